@@ -1,0 +1,39 @@
+"""What the maps say: one question per file, all of them in one table."""
+
+from __future__ import annotations
+
+from unetcam.analysis.background import BackgroundActivation, background_activation
+from unetcam.analysis.boundary import BoundaryActivation, boundary_activation
+from unetcam.analysis.checks import MeasureError
+from unetcam.analysis.components import Components, connected_components
+from unetcam.analysis.concentration import MapConcentration, map_concentration
+from unetcam.analysis.distance import distance_transform
+from unetcam.analysis.geometry import Geometry
+from unetcam.analysis.glossary import COLUMNS, Column, column, columns
+from unetcam.analysis.metric import PerClassMean
+from unetcam.analysis.overlap import MapOverlap, map_overlap
+from unetcam.analysis.quality import segmentation_quality
+from unetcam.analysis.table import measure
+
+__all__ = [
+    "COLUMNS",
+    "BackgroundActivation",
+    "BoundaryActivation",
+    "Column",
+    "Components",
+    "Geometry",
+    "MapConcentration",
+    "MapOverlap",
+    "MeasureError",
+    "PerClassMean",
+    "background_activation",
+    "boundary_activation",
+    "column",
+    "columns",
+    "connected_components",
+    "distance_transform",
+    "map_concentration",
+    "map_overlap",
+    "measure",
+    "segmentation_quality",
+]

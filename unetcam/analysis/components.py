@@ -1,0 +1,173 @@
+"""Connected components of many masks at once, on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Components:
+    """What the connected components of R masks are, per mask.
+
+    Attributes
+    ----------
+    count : Tensor
+        ``(R,)`` int64, how many components there are.
+    area : Tensor
+        ``(R,)`` int64, the pixels of all components together.
+    largest : Tensor
+        ``(R,)`` int64, the pixels of the largest one, 0 where there is none.
+    centroid : Tensor
+        ``(R, D)`` float64, the mean pixel index of the largest one along each axis, NaN where
+        there is none; of several equally large ones, that of the first in raster order.
+    """
+
+    count: Tensor
+    area: Tensor
+    largest: Tensor
+    centroid: Tensor
+
+
+def _shifted(mask: Tensor, offsets: tuple[int, ...]) -> Tensor:
+    """``out[p] = mask[p + offset]`` along the last axes, False beyond the border."""
+    padding: list[int] = []
+    for offset in reversed(offsets):
+        padding += [max(-offset, 0), max(offset, 0)]
+    padded = F.pad(mask, padding)
+    for axis, offset in enumerate(offsets, start=mask.ndim - len(offsets)):
+        padded = padded.narrow(axis, max(offset, 0), mask.shape[axis])
+    return padded
+
+
+def _edges(mask: Tensor, run_of: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of runs that touch across lines, every touching pair at least once.
+
+    Where two runs overlap, only the overlap's first pixel gives a pair; where they meet at a
+    corner alone, that corner does.
+    """
+    dims = mask.ndim - 1
+    strides = mask[0].stride()
+    behind, ahead = (
+        _shifted(mask, (0,) * (dims - 1) + (-1,)),
+        _shifted(mask, (0,) * (dims - 1) + (1,)),
+    )
+    first: list[Tensor] = []
+    second: list[Tensor] = []
+    for line in product((-1, 0, 1), repeat=dims - 1):
+        if line >= (0,) * (dims - 1):
+            continue
+        above = _shifted(mask, (*line, 0))
+        above_behind, above_ahead = _shifted(mask, (*line, -1)), _shifted(mask, (*line, 1))
+        pairs = (
+            (0, mask & above & ~(behind & above_behind)),
+            (-1, mask & above_behind & ~above & ~behind),
+            (1, mask & above_ahead & ~above & ~ahead),
+        )
+        for step, touching in pairs:
+            pixel = touching.flatten().nonzero()[:, 0]
+            jump = sum(o * s for o, s in zip((*line, step), strides, strict=True))
+            first.append(run_of[pixel])
+            second.append(run_of[pixel + jump])
+    return torch.cat(first).long(), torch.cat(second).long()
+
+
+def _roots(count: int, first: Tensor, second: Tensor) -> Tensor:
+    """The smallest run of each run's component.
+
+    Each round hooks the roots of every pair to the smaller label and then halves the paths;
+    labels only fall and every one names a run of the same component, so the rounds end with
+    one label per component, after a number that grows with the logarithm of the runs.
+    """
+    label = torch.arange(count, device=first.device)
+    while True:
+        left, right = label[first], label[second]
+        lower = torch.minimum(left, right)
+        if torch.equal(left, right):
+            return label
+        label = label.scatter_reduce(0, torch.cat((left, right)), lower.repeat(2), "amin")
+        jumped = label[label]
+        while not torch.equal(jumped, label):
+            label, jumped = jumped, jumped[jumped]
+
+
+def connected_components(mask: Tensor) -> Components:
+    """Count, size and place of the components of a batch of masks.
+
+    Pixels that share a face, an edge or a corner are connected: 8 neighbours in an image, 26
+    in a volume.
+
+    Parameters
+    ----------
+    mask : Tensor
+        ``(R, H, W)`` or ``(R, D, H, W)``, bool, any device.
+
+    Returns
+    -------
+    Components
+        On the mask's device.
+
+    Notes
+    -----
+    Lines are cut into runs of True pixels, runs that touch become pairs, and the pairs are
+    merged by hooking and pointer jumping [1]_ for all masks at once. Nothing loops over pixels
+    or components. Sums of pixel indices are whole or half numbers below 2 ** 53, so they are
+    exact in float64 in whatever order a device adds them.
+
+    References
+    ----------
+    .. [1] Y. Shiloach and U. Vishkin, "An O(log n) parallel connectivity algorithm", Journal
+       of Algorithms 3, 1982.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.tensor([[[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]]]).bool()
+    >>> found = connected_components(mask)
+    >>> found.count, found.area, found.largest
+    (tensor([2]), tensor([4]), tensor([3]))
+    >>> found.centroid
+    tensor([[0.3333, 1.0000]], dtype=torch.float64)
+    """
+    rows, *spatial = mask.shape
+    dims = len(spatial)
+    device = mask.device
+    mask = mask.contiguous()
+    along = (0,) * (dims - 1)
+    starting = (mask & ~_shifted(mask, (*along, -1))).flatten()
+    start = starting.nonzero()[:, 0]
+    end = (mask & ~_shifted(mask, (*along, 1))).flatten().nonzero()[:, 0]
+    runs = start.shape[0]
+    zero = torch.zeros(rows, dtype=torch.int64, device=device)
+    if runs == 0:
+        nowhere = torch.full((rows, dims), torch.nan, dtype=torch.float64, device=device)
+        return Components(zero, zero, zero, nowhere)
+
+    run_of = starting.cumsum(0, dtype=torch.int32) - 1
+    root = _roots(runs, *_edges(mask, run_of))
+    is_root = root == torch.arange(runs, device=device)
+    length = end - start + 1
+    row = start // mask[0].numel()
+    size = torch.zeros_like(start).scatter_add_(0, root, length)
+
+    # One number orders components by size and, among equals, by who comes first.
+    rank = torch.where(is_root, size * runs + (runs - 1 - root), -1)
+    best = torch.full_like(zero, -1).scatter_reduce_(0, row, rank, "amax")
+    some = best >= 0
+    winner = torch.where(some, runs - 1 - best % runs, 0)
+    largest = torch.where(some, best // runs, 0)
+
+    place = torch.stack(torch.unravel_index(start % mask[0].numel(), tuple(spatial))).double()
+    place[-1] += (length - 1) / 2
+    sums = torch.zeros_like(place).scatter_add_(1, root.expand_as(place), place * length)
+    centroid = torch.where(some, sums[:, winner] / largest.clamp(min=1), torch.nan).T
+    return Components(
+        count=zero.scatter_add(0, row, is_root.long()),
+        area=zero.scatter_add(0, row, length),
+        largest=largest,
+        centroid=centroid,
+    )
