@@ -1,0 +1,168 @@
+"""All targets and layers from one forward, with one backward per target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unetcam.engine.state import preserved
+from unetcam.engine.taps import Taps
+from unetcam.errors import LayerError, ModelError, NumericalError
+
+
+class Scored(Protocol):
+    """One score per image and whether it exists: see :class:`unetcam.targets.Score`."""
+
+    @property
+    def value(self) -> Tensor: ...
+    @property
+    def defined(self) -> Tensor: ...
+
+
+class Reduction(Protocol):
+    """How a method condenses gradients: see :class:`unetcam.methods.Method`."""
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor: ...
+    def combine(self, activation: Tensor, statistics: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What one forward and its backwards gave.
+
+    Attributes
+    ----------
+    logits : Tensor
+        (B, C, *spatial), detached.
+    maps : dict of str to Tensor
+        (B, T, *layer_spatial) each, float32 (float64 for a float64 network), raw; NaN where the
+        target does not exist in the image.
+    defined : Tensor
+        (B, T) bool: whether the target exists in the image.
+    """
+
+    logits: Tensor
+    maps: dict[str, Tensor]
+    defined: Tensor
+
+
+def collect(
+    model: nn.Module,
+    images: Tensor,
+    layers: Mapping[str, nn.Module],
+    score: Callable[[Tensor], Sequence[Scored]],
+    method: Reduction,
+    output: Callable[[Any], Tensor],
+) -> Collected:
+    """Run one forward, and one backward per target from the logits to the deepest layer.
+
+    Nothing before the first tapped layer builds a graph and no parameter collects a gradient. A
+    layer's gradient is reduced as it arrives, so that no more than one is held at a time.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Left exactly as found, also when an exception flies.
+    images : Tensor
+        (B, C, *spatial), finite, on the model's device.
+    layers : Mapping of str to nn.Module
+    score : callable
+        Gives the targets' scores from the logits, in the targets' order.
+    method : Reduction
+    output : callable
+        Picks the logits (B, C, *spatial) from whatever the model returns.
+
+    Returns
+    -------
+    Collected
+
+    Raises
+    ------
+    LayerError
+        For a layer that the forward never reaches, or that the logits don't depend on.
+    ModelError
+        When the output carries no gradient.
+    NumericalError
+        For NaN or infinity; the message says where it was seen first.
+    """
+    statistics: dict[str, list[Tensor]] = {name: [] for name in layers}
+
+    def on_gradient(name: str, activation: Tensor, gradient: Tensor) -> None:
+        with torch.autocast(gradient.device.type, enabled=False):
+            statistics[name].append(
+                method.reduce(_at_least_single(activation), _at_least_single(gradient))
+            )
+
+    with preserved(model), Taps(layers, on_gradient) as taps:
+        # Made anew inside: an inference tensor of the caller's can't take part in a graph.
+        images = images.clone() if images.is_inference() else images.detach()
+        logits = output(model(images))
+        taps.seal()
+        if not logits.requires_grad:
+            raise ModelError(
+                "The model's output carries no gradient back to its layers: it must return "
+                "logits, not labels, and must not detach them."
+            )
+        with torch.autocast(logits.device.type, enabled=False):
+            scores = score(logits)
+            for done, target in enumerate(scores, start=1):
+                torch.autograd.grad(
+                    target.value.sum(),
+                    taps.leaves,
+                    retain_graph=done < len(scores),
+                    allow_unused=True,
+                )
+                _check_reached(statistics, done)
+            stacked = {name: torch.stack(values, dim=1) for name, values in statistics.items()}
+            with torch.no_grad():
+                _check_finite(images, taps.activations, logits, stacked)
+                defined = torch.stack([target.defined for target in scores], dim=1)
+                maps = {
+                    name: _undefined_to_nan(
+                        method.combine(_at_least_single(taps.activations[name]), stacked[name]),
+                        defined,
+                    )
+                    for name in layers
+                }
+        return Collected(logits.detach(), maps, defined)
+
+
+def _at_least_single(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _undefined_to_nan(maps: Tensor, defined: Tensor) -> Tensor:
+    return maps.masked_fill_(~defined.view(*defined.shape, *[1] * (maps.ndim - 2)), torch.nan)
+
+
+def _check_reached(statistics: Mapping[str, Sequence[Tensor]], done: int) -> None:
+    for name, values in statistics.items():
+        if len(values) < done:
+            raise LayerError(
+                f"The logits don't depend on the layer '{name}': choose a layer on the way to "
+                "the output that is explained (find_layers lists them)."
+            )
+
+
+def _check_finite(
+    images: Tensor,
+    activations: Mapping[str, Tensor],
+    logits: Tensor,
+    statistics: Mapping[str, Tensor],
+) -> None:
+    """Name the first place on the way of the data that is not finite; the device waits once."""
+    places = [("the input images", images)]
+    places += [(f"the activation of layer '{name}'", value) for name, value in activations.items()]
+    places += [("the logits", logits)]
+    places += [(f"the gradient at layer '{name}'", value) for name, value in statistics.items()]
+    finite = torch.stack([torch.isfinite(value).all() for _, value in places]).tolist()
+    for (place, _), fine in zip(places, finite, strict=True):
+        if not fine:
+            raise NumericalError(
+                f"NaN or infinity in {place}: check the preprocessing and the checkpoint, or run "
+                "without half precision."
+            )

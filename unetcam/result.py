@@ -1,0 +1,126 @@
+"""What UNetCAM returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unetcam.errors import LayerError
+from unetcam.targets import Target
+
+Sharing = Literal["map", "layer", "image"]
+
+
+@dataclass(frozen=True, eq=False)
+class CAMResult:
+    """The maps of a batch of images: one for each image, layer and target.
+
+    Attributes
+    ----------
+    logits : Tensor
+        (B, C, *spatial), detached.
+    targets : tuple of Target
+        The T targets, in order.
+    maps : Mapping of str to Tensor
+        By layer, (B, T, *layer_spatial), on the model's device; float32, and float64 for a float64
+        network. Raw as the method gave them, never negative; NaN where the target does not exist
+        in the image. A map of zeros only has no positive evidence: see :attr:`empty`.
+    method : str
+        The method's name.
+
+    Examples
+    --------
+    >>> from unetcam.targets import ClassScore
+    >>> maps = {"up": torch.tensor([[[[0.0, 2.0], [4.0, 0.0]], [[0.0, 1.0], [0.0, 0.0]]]])}
+    >>> result = CAMResult(torch.zeros(1, 2, 4, 4), (ClassScore(0), ClassScore(1)), maps, "gradcam")
+    >>> result.scaled(by="layer")["up"][0, 1]  # class 1 beside class 0, on one scale
+    tensor([[0.0000, 0.2500],
+            [0.0000, 0.0000]])
+    >>> result.resized()["up"].shape
+    torch.Size([1, 2, 4, 4])
+    """
+
+    logits: Tensor
+    targets: tuple[Target, ...]
+    maps: Mapping[str, Tensor]
+    method: str
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers' names, in the maps' order."""
+        return tuple(self.maps)
+
+    @property
+    def empty(self) -> dict[str, Tensor]:
+        """By layer, (B, T) bool: maps without any positive evidence."""
+        return {name: (maps == 0).flatten(2).all(dim=2) for name, maps in self.maps.items()}
+
+    def __getitem__(self, layer: str) -> Tensor:
+        try:
+            return self.maps[layer]
+        except KeyError:
+            raise LayerError(
+                f"There are no maps of a layer '{layer}': this result holds {', '.join(self.maps)}."
+            ) from None
+
+    def resized(self, size: Sequence[int] | None = None) -> CAMResult:
+        """The same result with every map at one size.
+
+        Parameters
+        ----------
+        size : sequence of int, optional
+            The spatial size; the logits' by default.
+
+        Returns
+        -------
+        CAMResult
+            Maps of (B, T, *size): bilinear in 2-D and trilinear in 3-D, ``align_corners=False``.
+        """
+        target = tuple(self.logits.shape[2:] if size is None else size)
+        mode = "bilinear" if len(target) == 2 else "trilinear"
+        maps = {
+            name: maps
+            if tuple(maps.shape[2:]) == target
+            else F.interpolate(maps, size=target, mode=mode, align_corners=False)
+            for name, maps in self.maps.items()
+        }
+        return replace(self, maps=maps)
+
+    def scaled(self, by: Sharing = "map") -> CAMResult:
+        """The same result with its maps divided by an exact maximum, to [0, 1].
+
+        Parameters
+        ----------
+        by : {"map", "layer", "image"}
+            Whose maximum: of each map alone; of all targets of an image at one layer, so that
+            classes can be compared; or of all targets and layers of an image, so that layers can
+            be compared as well. Images never share a scale.
+
+        Returns
+        -------
+        CAMResult
+            A map without positive evidence stays zero; NaN stays NaN.
+        """
+        if by not in ("map", "layer", "image"):
+            raise ValueError(f"by={by!r} is no scale: use 'map', 'layer' or 'image'.")
+        peaks = {
+            name: torch.nan_to_num(maps).flatten(2).amax(dim=2) for name, maps in self.maps.items()
+        }
+        if by != "map":
+            peaks = {name: peak.amax(dim=1, keepdim=True) for name, peak in peaks.items()}
+        if by == "image":
+            shared = torch.stack(list(peaks.values())).amax(dim=0)
+            peaks = dict.fromkeys(peaks, shared)
+        return replace(
+            self, maps={name: _divided(maps, peaks[name]) for name, maps in self.maps.items()}
+        )
+
+
+def _divided(maps: Tensor, peak: Tensor) -> Tensor:
+    peak = peak.view(*peak.shape, *[1] * (maps.ndim - 2))
+    return torch.where(peak > 0, maps / torch.where(peak > 0, peak, torch.ones_like(peak)), maps)
