@@ -1,0 +1,119 @@
+"""From the bands that a file has to those that a network or an eye takes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unetcam.data.picture import Pixels
+from unetcam.errors import DataError
+
+_LUMA = (0.299, 0.587, 0.114)
+_DISPLAY_PERCENTILES = (1.0, 99.0)
+
+
+def to_channels(pixels: Pixels, channels: int, *, alpha: bool = False) -> Pixels:
+    """Bring an image to a number of channels, where there is one way to do it.
+
+    As many bands as wanted are left alone. Otherwise alpha is dropped; one band is repeated for
+    three channels; three bands are taken for RGB and weighted to one grey (ITU-R BT.601:
+    0.299 R + 0.587 G + 0.114 B). Nothing else is guessed.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (H, W, C)
+        The image.
+    channels : int
+        Channels that the network takes.
+    alpha : bool
+        Whether the last band is opacity.
+
+    Returns
+    -------
+    ndarray, shape (H, W, channels)
+        Of the same type, save that a grey of integers wider than 16 bits is float32.
+
+    Raises
+    ------
+    DataError
+        If there is no way; the message is the end of a sentence that begins with the file's name.
+
+    Examples
+    --------
+    >>> to_channels(np.array([[[255, 0, 0]]], np.uint8), 1).tolist()
+    [[[76]]]
+    >>> to_channels(np.array([[[7, 255]]], np.uint8), 3, alpha=True).tolist()
+    [[[7, 7, 7]]]
+    >>> to_channels(np.zeros((4, 6, 5)), 3)
+    Traceback (most recent call last):
+    ...
+    unetcam.errors.DataError: has 5 bands and the network takes 3; save the bands that it was ...
+    """
+    bands = pixels.shape[2]
+    if bands == channels:
+        return pixels
+    if alpha and bands > 1:
+        pixels = pixels[..., :-1]
+    if pixels.shape[2] == channels:
+        return pixels
+    if pixels.shape[2] == 1 and channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    if pixels.shape[2] == 3 and channels == 1:
+        return _luma(pixels)[..., None]
+    plural = "band" if bands == 1 else "bands"
+    raise DataError(
+        f"has {bands} {plural} and the network takes {channels}; save the bands that it was "
+        "trained on"
+    )
+
+
+def _luma(pixels: Pixels) -> Pixels:
+    if pixels.dtype in (np.uint8, np.uint16, np.float32):
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY))
+    return pixels.astype(np.float32) @ np.asarray(_LUMA, dtype=np.float32)
+
+
+def for_display(pixels: Pixels, *, alpha: bool = False) -> NDArray[np.uint8]:
+    """An image as a person can look at it.
+
+    Values of 8 bits are shown as they are. Anything else is stretched from its 1st to its 99th
+    percentile: RGB as one, so that its colours hold; other bands each alone. Of more than three
+    bands the first three are shown, of two the first.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (H, W, C)
+        The image; NaN and infinity are shown black.
+    alpha : bool
+        Whether the last band is opacity, which is left out.
+
+    Returns
+    -------
+    ndarray, shape (H, W, 3), uint8
+
+    Examples
+    --------
+    >>> for_display(np.arange(101, dtype=np.float32).reshape(1, 101, 1))[0, [0, 50, 100], 0]
+    array([  0, 127, 255], dtype=uint8)
+    """
+    if alpha and pixels.shape[2] > 1:
+        pixels = pixels[..., :-1]
+    colour = pixels.shape[2] == 3
+    pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
+    if pixels.dtype != np.uint8:
+        pixels = _stretched(pixels, together=colour)
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def _stretched(pixels: Pixels, *, together: bool) -> NDArray[np.uint8]:
+    values = pixels.astype(np.float64)
+    values[~np.isfinite(values)] = np.nan
+    axes = None if together else (0, 1)
+    if np.isnan(values).all(axis=axes).any():
+        values = np.nan_to_num(values)
+    low, high = np.nanpercentile(values, _DISPLAY_PERCENTILES, axis=axes, keepdims=True)
+    span = np.where(high > low, high - low, 1.0)
+    shown = np.clip((values - low) / span, 0.0, 1.0) * 255.0
+    stretched: NDArray[np.uint8] = np.nan_to_num(shown).astype(np.uint8)
+    return stretched

@@ -1,0 +1,147 @@
+"""The data set: each sample decoded, checked and prepared, or skipped with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from unetcam.data.channels import for_display, to_channels
+from unetcam.data.classes import ClassTable
+from unetcam.data.masks import read_mask
+from unetcam.data.picture import Pixels
+from unetcam.data.reading import read_picture
+from unetcam.data.samples import IGNORE, Sample, Skipped, readable, shown
+from unetcam.data.transforms import Prepared, Preprocessing
+from unetcam.errors import DataError, UnetcamError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample, ready to be explained.
+
+    Attributes
+    ----------
+    sample : Sample
+        Where it came from.
+    prepared : Prepared
+        Image and mask as the network takes them, and the way back.
+    image : ndarray, shape (H, W, 3), uint8
+        The image for a person to look at, in its own frame.
+    truth : ndarray, shape (H, W), int64
+        Class indices in the image's own frame; ``IGNORE`` (-1) where a pixel is left out, and
+        everywhere if there is no mask.
+    """
+
+    sample: Sample
+    prepared: Prepared
+    image: NDArray[np.uint8]
+    truth: NDArray[np.int64]
+
+
+class SegmentationDataset(Dataset[Item | Skipped]):
+    """Samples that are read as they are asked for.
+
+    A file that can't be used gives a `Skipped` with its reason in place of an `Item`, so that a
+    run goes on. Instances may be sent to worker processes.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        What `find_samples` found.
+    classes : ClassTable
+        How masks write the classes.
+    preprocessing : Preprocessing
+        How the network takes an image.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> classes = ClassTable(("background", "cell"))
+    >>> dataset = SegmentationDataset([Sample("a", Path("a.png"))], classes, Preprocessing())
+    >>> dataset[0].reason
+    "'a.png' does not exist; check the path and its permissions"
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], classes: ClassTable, preprocessing: Preprocessing
+    ) -> None:
+        self.samples = tuple(samples)
+        self.classes = classes
+        self.preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item | Skipped:
+        """Read a sample.
+
+        Parameters
+        ----------
+        index : int
+            Its place in `samples`.
+
+        Returns
+        -------
+        Item or Skipped
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        """
+        sample = self.samples[index]
+        try:
+            return self._item(sample)
+        except UnetcamError as error:
+            return Skipped(sample.id, readable(sample.image), str(error))
+        except MemoryError:
+            reason = f"{shown(sample.image)} does not fit into memory; cut it into tiles"
+            return Skipped(sample.id, readable(sample.image), reason)
+
+    def _item(self, sample: Sample) -> Item:
+        picture = read_picture(sample.image, plane=sample.plane)
+        try:
+            pixels = to_channels(picture.pixels, self.preprocessing.channels, alpha=picture.alpha)
+        except DataError as error:
+            raise DataError(f"{shown(sample.image)} {error}") from error
+        _require_finite(sample, pixels)
+        if sample.mask is None:
+            truth = np.full(picture.size, IGNORE, dtype=np.int64)
+            prepared = self.preprocessing(pixels)
+        else:
+            truth = read_mask(sample, self.classes, image=picture)
+            prepared = self.preprocessing(pixels, truth)
+        return Item(sample, prepared, for_display(picture.pixels, alpha=picture.alpha), truth)
+
+
+def _require_finite(sample: Sample, pixels: Pixels) -> None:
+    if pixels.dtype.kind == "f":
+        count = int(pixels.size - np.isfinite(pixels).sum())
+        if count:
+            raise DataError(
+                f"{shown(sample.image)} holds {count} values that are NaN or infinite; replace them"
+            )
+
+
+def collate(items: Sequence[Item | Skipped]) -> list[Item | Skipped]:
+    """Hand items on as they are: images may differ in size, so the caller batches the alike.
+
+    Parameters
+    ----------
+    items : sequence of Item or Skipped
+        What the data set gave.
+
+    Returns
+    -------
+    list of Item or Skipped
+
+    Examples
+    --------
+    >>> collate((Skipped("a", "a.png", "'a.png' is empty"),))[0].id
+    'a'
+    """
+    return list(items)

@@ -1,0 +1,74 @@
+"""From volumes to slices: one sample per axial plane."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from unetcam.data.files import is_volume
+from unetcam.data.samples import Sample, Skipped, readable, shown
+from unetcam.data.volumes import Volume, open_volume
+from unetcam.errors import DataError
+
+_SAME_PLACE = 0.5
+"""Corners of image and mask may lie this share of a voxel's side apart."""
+
+
+def expand_volumes(samples: list[Sample]) -> tuple[list[Sample], list[Skipped]]:
+    """Replace each sample of a NIfTI volume by one per axial slice.
+
+    Parameters
+    ----------
+    samples : list of Sample
+        Samples as they were found.
+
+    Returns
+    -------
+    samples : list of Sample
+        Those of other formats as they were; a volume's slices with the id ``volume#z012``.
+    skipped : list of Skipped
+        Volumes that can't be read, and those whose mask has another shape or lies elsewhere.
+    """
+    expanded: list[Sample] = []
+    skipped: list[Skipped] = []
+    for sample in samples:
+        if not is_volume(sample.image):
+            expanded.append(sample)
+            continue
+        try:
+            planes = _checked_planes(sample)
+        except DataError as error:
+            skipped.append(Skipped(sample.id, readable(sample.image), str(error)))
+            continue
+        width = max(3, len(str(planes - 1)))
+        expanded += [
+            replace(sample, id=f"{sample.id}#z{plane:0{width}d}", plane=plane)
+            for plane in range(planes)
+        ]
+    return expanded, skipped
+
+
+def _checked_planes(sample: Sample) -> int:
+    image = open_volume(sample.image)
+    for path in sample.files[1:]:
+        if not is_volume(path):
+            raise DataError(
+                f"the image {shown(sample.image)} is a volume and its mask {shown(path)} is not; "
+                "give the mask as NIfTI"
+            )
+        _require_same_place(sample.image, image, path, open_volume(path))
+    return image.planes
+
+
+def _require_same_place(image_path: Path, image: Volume, mask_path: Path, mask: Volume) -> None:
+    if mask.shape != image.shape:
+        raise DataError(
+            f"the mask {shown(mask_path)} has {mask.shape} voxels and its image "
+            f"{shown(image_path)} {image.shape}; resample one to the other"
+        )
+    apart = image.distance(mask)
+    if apart > _SAME_PLACE * image.voxel:
+        raise DataError(
+            f"the mask {shown(mask_path)} lies up to {apart:.1f} mm away from its image "
+            f"{shown(image_path)} by its affine; resample it, or correct its header"
+        )

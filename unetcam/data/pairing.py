@@ -1,0 +1,166 @@
+"""Find the images of a data set and the masks that belong to them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+from unetcam.data.classes import ClassTable
+from unetcam.data.expanding import expand_volumes
+from unetcam.data.files import IMAGE_SUFFIXES, key_of, split_suffix, walk
+from unetcam.data.manifest import read_manifest
+from unetcam.data.mask_index import MaskIndex
+from unetcam.data.samples import IGNORE, Sample, Skipped, readable, shown
+from unetcam.errors import DataError
+
+Found = tuple[list[Sample], list[Skipped]]
+
+
+def find_samples(
+    images: Path | None = None,
+    masks: Path | None = None,
+    *,
+    manifest: Path | None = None,
+    classes: ClassTable | None = None,
+) -> Found:
+    """Find images and the masks that belong to them; nothing is decoded yet.
+
+    Parameters
+    ----------
+    images : Path, optional
+        An image file, or a folder that is searched with its subfolders. Hidden files are passed
+        over.
+    masks : Path, optional
+        A mask file (for a single image) or a folder. An image ``a/b.png`` pairs with the mask
+        file of any format at ``a/b``, or ``a/b`` with one of the endings ``_mask``, ``_masks``,
+        ``_label``, ``_labels``, ``_seg`` and ``_gt``; failing that, with the only mask of that
+        name in any subfolder. With `classes`, one file per class is found at ``<class>/a/b``,
+        ``a/b_<class>``, ``a/b-<class>`` and ``a/b/<class>``.
+    manifest : Path, optional
+        Instead of the two: a CSV or JSON file with the columns ``image`` and ``mask`` (and an
+        ``id``, if wanted), its paths relative to the manifest. In JSON, ``mask`` may map class
+        names to files.
+    classes : ClassTable, optional
+        The classes, for the layouts of one file per class.
+
+    Returns
+    -------
+    samples : list of Sample
+        Sorted by id. A NIfTI volume gives one sample per axial slice.
+    skipped : list of Skipped
+        Images without a mask or with several candidates, images that share a name, and files of
+        a kind that isn't read; each with its reason.
+
+    Raises
+    ------
+    DataError
+        If a folder or the manifest is missing or can't be understood, or if both or neither of
+        `images` and `manifest` are given.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("images/a.PNG", "images/b.jpg", "masks/a.png"):
+    ...         path = Path(folder) / name
+    ...         path.parent.mkdir(exist_ok=True)
+    ...         path.touch()
+    ...     samples, skipped = find_samples(Path(folder) / "images", Path(folder) / "masks")
+    >>> [sample.id for sample in samples], [entry.id for entry in skipped]
+    (['a'], ['b'])
+    """
+    if manifest is not None:
+        if images is not None or masks is not None:
+            raise DataError("a manifest names the images and masks itself; give it alone")
+        samples, skipped = read_manifest(Path(manifest), classes)
+    elif images is not None:
+        samples, skipped = _find(Path(images), None if masks is None else Path(masks), classes)
+    else:
+        raise DataError("no images were given; name a folder of images, or a manifest")
+    samples, damaged = expand_volumes(_with_background(samples))
+    return (
+        sorted(samples, key=lambda sample: sample.id),
+        sorted([*skipped, *damaged], key=lambda entry: entry.id),
+    )
+
+
+def _with_background(samples: list[Sample]) -> list[Sample]:
+    """Pixels that no class file claims are background, unless class 0 has files of its own."""
+    drawn = any(0 in sample.mask_classes for sample in samples)
+    if not drawn:
+        return samples
+    return [
+        replace(sample, unlabelled=IGNORE) if sample.mask_classes else sample for sample in samples
+    ]
+
+
+def _find(images: Path, masks: Path | None, classes: ClassTable | None) -> Found:
+    for path in (images, masks):
+        if path is not None and not path.exists():
+            raise DataError(f"there is no file or folder {shown(path)}; check the path")
+    if not images.is_dir():
+        return _single(images, masks, classes)
+    apart = masks is not None and masks.is_dir() and masks.resolve() != images.resolve()
+    without = {masks.resolve()} if masks is not None and apart else set()
+    files, skipped = walk(images, without)
+    by_key = _by_key(files, images)
+    if masks is None:
+        return [Sample(key, path) for key, path in _unique(by_key, images)], skipped
+    if not masks.is_dir():
+        raise DataError(
+            f"{shown(masks)} is a file and {shown(images)} a folder; give a folder of masks"
+        )
+    index = MaskIndex(masks, classes, set() if not apart else {images.resolve()})
+    if not apart:
+        by_key = {key: paths for key, paths in by_key.items() if not index.is_mask_name(key)}
+    samples, unpaired = _paired(by_key, index)
+    return samples, [*skipped, *unpaired]
+
+
+def _single(image: Path, masks: Path | None, classes: ClassTable | None) -> Found:
+    if split_suffix(image.name)[1] not in IMAGE_SUFFIXES:
+        raise DataError(
+            f"{shown(image)} is of a kind that isn't read; give PNG, JPEG, TIFF, NPY, NPZ or NIfTI"
+        )
+    key = key_of(Path(image.name))
+    if masks is None or not masks.is_dir():
+        return [Sample(readable(key), image, masks)], []
+    return _paired({key: [image]}, MaskIndex(masks, classes, set()))
+
+
+def _by_key(files: list[Path], root: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        found[key_of(path.relative_to(root))].append(path)
+    return dict(found)
+
+
+def _unique(by_key: dict[str, list[Path]], root: Path) -> list[tuple[str, Path]]:
+    """An id per image: the key, or the whole name where two images share a key."""
+    return [
+        (readable(key) if len(paths) == 1 else readable(path.relative_to(root).as_posix()), path)
+        for key, paths in by_key.items()
+        for path in paths
+    ]
+
+
+def _paired(by_key: dict[str, list[Path]], index: MaskIndex) -> Found:
+    samples: list[Sample] = []
+    skipped: list[Skipped] = []
+    for key, paths in by_key.items():
+        name = readable(key)
+        if len(paths) > 1:
+            names = ", ".join(shown(path) for path in paths)
+            reason = f"{names} share the name that masks pair by; rename or remove all but one"
+            skipped += [
+                Skipped(readable(f"{key}{path.suffix}"), readable(path), reason) for path in paths
+            ]
+            continue
+        found = index.find(key, by_key.keys())
+        if isinstance(found, str):
+            reason = f"the image {shown(paths[0])} {found}"
+            skipped.append(Skipped(name, readable(paths[0]), reason))
+        else:
+            samples.append(Sample(name, paths[0], found.mask, mask_classes=found.classes))
+    return samples, skipped

@@ -1,0 +1,173 @@
+"""Axial slices of NIfTI volumes, by nibabel."""
+
+from __future__ import annotations
+
+import itertools
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetcam.data.files import require_file
+from unetcam.data.picture import MAX_VALUES, Picture, Pixels, plain_values, require_size
+from unetcam.data.samples import shown
+from unetcam.errors import DataError, UnetcamError
+
+_KEPT_VOLUMES = 6
+
+
+def _nibabel(path: Path) -> ModuleType:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise DataError(
+            f"{shown(path)} is a NIfTI volume, which needs the package nibabel; "
+            'pip install "unetcam[nifti]"'
+        ) from error
+    return nibabel
+
+
+class Volume:
+    """A NIfTI file whose slices are read in anatomical directions.
+
+    Whatever order and direction its voxel axes have, a slice is axial, the front of the body up
+    and the left of the body at the left (the neurological convention); slices count from the
+    feet. A fourth axis holds bands. A file with one plane counts as a volume of one slice.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.nii`` or ``.nii.gz`` file.
+
+    Raises
+    ------
+    DataError
+        If nibabel is missing, or the file is no volume that can be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        nibabel = _nibabel(path)
+        require_file(path)
+        self._path = path
+        try:
+            image: Any = nibabel.load(path)
+            self._read_header(nibabel, image)
+        except UnetcamError as error:
+            raise DataError(f"{shown(path)} can't be read: {error}") from error
+        except Exception as error:  # nibabel and the gzip layer raise whatever they meet
+            raise DataError(
+                f"{shown(path)} can't be read as a NIfTI volume; it is damaged or of another format"
+            ) from error
+
+    def _read_header(self, nibabel: ModuleType, image: Any) -> None:
+        shape = tuple(int(side) for side in image.shape)
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        shape = (*shape, 1) if len(shape) == 2 else shape
+        if len(shape) not in (3, 4) or min(shape) < 1:
+            raise DataError(f"it has the shape {shape}; give three axes, and bands along a fourth")
+        if int(np.prod(shape, dtype=object)) > MAX_VALUES:
+            raise DataError(f"it claims {shape} voxels, more than are decoded; crop it")
+        affine = np.asarray(image.affine, dtype=np.float64)
+        orientation = nibabel.io_orientation(affine)
+        if not (np.isfinite(affine).all() and np.isfinite(orientation).all()):
+            raise DataError("its affine does not say which way is up; mend its header")
+        self._image = image
+        self._shape = shape
+        self._axes = [int(axis) for axis in orientation[:, 0].argsort()]
+        self._flipped = [bool(orientation[axis, 1] < 0) for axis in self._axes]
+        spatial = [shape[axis] for axis in self._axes]
+        self.shape: tuple[int, int, int] = (spatial[0], spatial[1], spatial[2])
+        self.affine = affine @ nibabel.orientations.inv_ornt_aff(orientation, shape[:3])
+        self._whole: Pixels | None = None
+
+    @property
+    def planes(self) -> int:
+        """How many axial slices there are."""
+        return self.shape[2]
+
+    def _data(self) -> Any:
+        """The proxy where single slices are cheap to read, else the whole array."""
+        proxy = self._image.dataobj
+        packed = self._path.name.lower().endswith(".gz")
+        if not packed and self._image.shape == self._shape:
+            return proxy
+        if self._whole is None:
+            plain = (proxy.slope, proxy.inter) == (1, 0)
+            whole = proxy.get_unscaled() if plain else proxy.get_scaled(np.float32)
+            self._whole = np.asarray(whole).reshape(self._shape)
+        return self._whole
+
+    def plane(self, number: int) -> Pixels:
+        """One axial slice, shape (H, W, C)."""
+        x, y, z = self._axes
+        where: list[Any] = [slice(None)] * len(self._shape)
+        where[z] = self._shape[z] - 1 - number if self._flipped[2] else number
+        pixels = np.asarray(self._data()[tuple(where)])
+        if pixels.dtype.fields:  # NIfTI's RGB24
+            pixels = np.stack([pixels[name] for name in pixels.dtype.fields], axis=-1)
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        pixels = pixels.swapaxes(0, 1) if x < y else pixels  # rows run along y now
+        pixels = pixels if self._flipped[1] else pixels[::-1]  # the front up
+        return np.ascontiguousarray(pixels[:, ::-1] if self._flipped[0] else pixels)
+
+    def distance(self, other: Volume) -> float:
+        """How far apart, in millimetres, two volumes of one shape put their corners at most."""
+        ends = [(0, side - 1) for side in self.shape]
+        corners = np.array([(*corner, 1.0) for corner in itertools.product(*ends)])
+        gap: NDArray[np.float64] = (corners @ (self.affine - other.affine).T)[:, :3]
+        return float(np.linalg.norm(gap, axis=1).max())
+
+    @property
+    def voxel(self) -> float:
+        """The shortest side of a voxel in millimetres."""
+        return float(np.linalg.norm(self.affine[:3, :3], axis=0).min())
+
+
+@lru_cache(maxsize=_KEPT_VOLUMES)
+def _kept(path: Path, size: int, changed: int) -> Volume:
+    return Volume(path)
+
+
+def open_volume(path: Path) -> Volume:
+    """Open a volume, or take it from the few that were opened last.
+
+    Raises
+    ------
+    DataError
+        If nibabel is missing, or the file is no volume that can be read.
+    """
+    require_file(path)
+    status = path.stat()
+    return _kept(path, status.st_size, status.st_mtime_ns)
+
+
+def read_plane(path: Path, plane: int | None, *, indices: bool) -> Picture:
+    """Read one axial slice.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.nii`` or ``.nii.gz`` file.
+    plane : int or None
+        Which slice; None is understood where there is only one.
+    indices : bool
+        Whether class indices are read.
+
+    Raises
+    ------
+    DataError
+        If the volume can't be read, or has no such slice.
+    """
+    volume = open_volume(path)
+    if plane is None and volume.planes > 1:
+        raise DataError(f"it is a volume of {volume.planes} slices; say which slice is meant")
+    number = plane or 0
+    if not 0 <= number < volume.planes:
+        raise DataError(f"it has no slice {number}; its slices are 0 to {volume.planes - 1}")
+    pixels = plain_values(volume.plane(number), indices=indices)
+    require_size(*pixels.shape)
+    return Picture(pixels)
