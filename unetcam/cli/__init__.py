@@ -1,0 +1,98 @@
+"""The command line: one thin file per command.
+
+Nothing heavy is imported here, so that ``unetcam --help`` answers at once; each command imports
+what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from unetcam._version import __version__
+from unetcam.cli import compare, demo, layers, map, methods, report
+from unetcam.cli.console import complain, one_line
+from unetcam.errors import UnetcamError
+
+app = typer.Typer(
+    name="unetcam",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with `unetcam demo`: it explains a small network that comes along.",
+)
+app.command(name="report", epilog=report.EPILOG)(report.report)
+app.command(name="layers", epilog=layers.EPILOG)(layers.layers)
+app.command(name="map", epilog=map.EPILOG)(map.map_images)
+app.command(name="compare", epilog=compare.EPILOG)(compare.compare)
+app.command(name="demo", epilog=demo.EPILOG)(demo.demo)
+app.command(name="methods")(methods.methods)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"unetcam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    """Where does a segmentation network look, class by class and layer by layer?"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What follows ``unetcam``; the process's arguments by default.
+
+    Returns
+    -------
+    int
+        0; 2 after a mistake that a person can mend, told in one sentence on stderr; 130 after
+        Ctrl-C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # file names may hold what the terminal can't write
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(
+            args=None if arguments is None else list(arguments),
+            prog_name="unetcam",
+            standalone_mode=False,
+        )
+    except UnetcamError as error:
+        return complain(str(error))
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        return complain(f"{error.strerror or error}{where}: check the path and the space on disk.")
+    except Exception as error:
+        # Typer carries its own copy of Click, or uses the installed one: known by what they can
+        format_message = getattr(error, "format_message", None)
+        if format_message is None:
+            raise
+        return _usage(error, one_line(str(format_message())))
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: Exception, message: str) -> int:
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "unetcam")
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message)
+        return 2
+    return complain(f"{message.rstrip('.')} (see `{path} --help`).")

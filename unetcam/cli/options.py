@@ -1,0 +1,237 @@
+"""The options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unetcam.errors import UnetcamError
+
+
+class OptionError(UnetcamError, ValueError):
+    """A command-line option whose text can't be read."""
+
+
+class TargetName(str, Enum):
+    """What is explained."""
+
+    CLASS = "class"
+    PREDICTED = "predicted"
+    TRUTH = "truth"
+
+
+class ResizeMode(str, Enum):
+    """How an image comes to a size that the network takes."""
+
+    PAD = "pad"
+    RESIZE = "resize"
+
+
+_NETWORK, _MAPS, _DATA, _MEASURES, _RUNNING = (
+    "The network",
+    "The maps",
+    "The data",
+    "The measures",
+    "Running",
+)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="A folder written by save_pretrained of segmentation-models-pytorch; "
+        "package.module:factory or file.py:factory; or smp:Unet and its siblings.",
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Weights: safetensors, .pt or .pth.", rich_help_panel=_NETWORK
+    ),
+]
+ModelArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="An argument of the factory, as in classes=4; may be given several times.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where the weights lie inside the checkpoint, as in state_dict.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Load a checkpoint that may run code of its own; only for files you trust.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Channels of the images; read from the network's first convolution by default.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        help="Bring every image to this size, as in 256x256; by default images keep their size "
+        "and are only filled up to what the network's stride needs.",
+        rich_help_panel=_DATA,
+    ),
+]
+Resize = Annotated[
+    ResizeMode,
+    typer.Option(
+        "--resize-mode",
+        help="pad: add a border and keep the pixels as they are; resize: stretch.",
+        rich_help_panel=_DATA,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...",
+        help="Mean of each channel that the network was trained with, on values in [0, 1].",
+        rich_help_panel=_DATA,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...",
+        help="Standard deviation of each channel, likewise.",
+        rich_help_panel=_DATA,
+    ),
+]
+MaxValue = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="The pixel value that becomes 1 before normalising; by default that of the image's "
+        "type, as 255 for 8 bits.",
+        rich_help_panel=_DATA,
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...",
+        help="The layers to explain; every decoder layer by default (see unetcam layers).",
+        rich_help_panel=_MAPS,
+    ),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="How maps are made (see unetcam methods).", rich_help_panel=_MAPS
+    ),
+]
+Target = Annotated[
+    TargetName,
+    typer.Option(
+        help="What is explained: a class's mean score over the whole image, over the pixels "
+        "predicted as the class, or over those that truly are of the class.",
+        rich_help_panel=_MAPS,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0.", rich_help_panel=_RUNNING),
+]
+Amp = Annotated[
+    bool,
+    typer.Option("--amp", help="Run the network in mixed precision.", rich_help_panel=_RUNNING),
+]
+BatchSize = Annotated[
+    int, typer.Option(metavar="N", help="Images in one pass.", rich_help_panel=_RUNNING)
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Processes that read images; 0: none. By default one for each further core, at "
+        "most 4.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(metavar="N", help="Seed of all that is drawn.", rich_help_panel=_RUNNING)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel=_RUNNING)
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object instead of text.", rich_help_panel=_RUNNING),
+]
+DATA, MAPS, MEASURES, NETWORK, RUNNING = _DATA, _MAPS, _MEASURES, _NETWORK, _RUNNING
+
+
+def read_size(text: str | None) -> tuple[int, int] | None:
+    """Read HxW.
+
+    >>> read_size("128x256")
+    (128, 256)
+    """
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise OptionError(f"--size {text} is no size: give height x width, as in 256x256.")
+    return int(height), int(width)
+
+
+def read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Read numbers with commas between them.
+
+    >>> read_numbers("--mean", "0.5, 0.25")
+    (0.5, 0.25)
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            f"{option} {text} is no list of numbers: give one per channel, as in 0.485,0.456,0.406."
+        ) from None
+
+
+def read_names(option: str, text: str | None) -> tuple[str, ...] | None:
+    """Read names with commas between them.
+
+    >>> read_names("--layers", "up1, up2")
+    ('up1', 'up2')
+    """
+    if text is None:
+        return None
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise OptionError(f"{option} '{text}' names nothing somewhere: put a name between commas.")
+    return names
+
+
+def choose_workers(asked: int | None) -> int:
+    """The number of reading processes: as asked, or one for each further core, at most 4."""
+    import os
+
+    if asked is not None:
+        return asked
+    known = getattr(os, "sched_getaffinity", None)
+    cores = len(known(0)) if known is not None else (os.cpu_count() or 1)
+    return max(0, min(4, cores - 1))

@@ -1,0 +1,163 @@
+"""Maps of single images as files: overlays to look at, raw numbers to go on with."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unetcam.data import ClassTable, Item, Sample, SegmentationDataset, Skipped, find_samples
+from unetcam.errors import DataError, RunError
+from unetcam.report.overlays import overlay
+from unetcam.runs import Explanation, ModelRequest, Progress, Silent, open_network
+from unetcam.runs.explain import Explainer, Picture, Settings
+from unetcam.runs.files import replacing
+from unetcam.runs.setup import check_class_count, choose_layers, preprocessing_of
+
+
+def write_maps(
+    model: ModelRequest,
+    images: Sequence[Path],
+    how: Explanation,
+    out: Path,
+    *,
+    classes: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> tuple[list[Path], list[Skipped]]:
+    """Explain single images and write what is seen: what ``unetcam map`` does.
+
+    For every image there is a folder with one PNG per layer and class, the map over the image
+    with the predicted region's outline, and ``maps.npz``: ``classes`` (T,), ``layers`` (L,),
+    ``prediction`` (H, W) int64, and for every layer ``map:<layer>`` (T, H, W), raw, float32. All
+    in the image's own frame.
+
+    Parameters
+    ----------
+    model : ModelRequest
+    images : sequence of Path
+        Files or folders.
+    how : Explanation
+        Its target is "class" or "predicted".
+    out : Path
+        Is made where it is missing.
+    classes : str, optional
+        Names or a class table; "class 0" and so on by default.
+    force : bool
+        Replace the files of an image that is there already.
+    progress : Progress, optional
+
+    Returns
+    -------
+    files : list of Path
+    skipped : list of Skipped
+        Images that could not be used.
+
+    Raises
+    ------
+    UnetcamError
+        One sentence: what is wrong, and what to do.
+    """
+    progress = progress or Silent()
+    if how.target == "truth":
+        raise RunError(
+            "Maps of the true region need masks: use --target class or predicted, or `unetcam "
+            "report` for images with masks."
+        )
+    samples, skipped = _samples(images)
+    network = open_network(model)
+    names = tuple(f"class {index}" for index in range(network.classes))
+    table = ClassTable(names) if classes is None else ClassTable.parse(classes)
+    check_class_count(network, table)
+    layers, strides = choose_layers(network, how.layers)
+    preprocessing = preprocessing_of(network, model.size, how)
+    dataset = SegmentationDataset(samples, table, preprocessing)
+    folders = {sample.id: out / file_name(sample.id) for sample in samples}
+    taken = [folder for folder in folders.values() if folder.exists()]
+    if taken and not force:
+        raise RunError(
+            f"'{taken[0]}' is there already: choose another --out, or add --force to replace it."
+        )
+    settings = Settings(table.names, method=how.method, target=how.target, amp=how.amp)
+    for one in skipped:
+        progress.skipped(one)
+    progress.begin(len(samples), 0)
+    written: list[Path] = []
+    with Explainer(network.model, layers, strides, settings) as explainer:
+        for position, sample in enumerate(samples):
+            item = dataset[position]
+            if isinstance(item, Skipped):
+                skipped.append(item)
+                progress.skipped(item)
+            else:
+                (picture,) = explainer.pictures([item])
+                written += _write(folders[sample.id], picture, table)
+            progress.advance(1)
+    if not written:
+        raise DataError(
+            f"No image could be explained, the first, '{skipped[0].file}', because: "
+            f"{skipped[0].reason}"
+        )
+    return written, skipped
+
+
+def file_name(text: str) -> str:
+    """A name that every file system takes and that stays unique.
+
+    >>> file_name("patient-1/slice_2")
+    'patient-1_slice_2-0c9ef9'
+    >>> file_name("up1.conv")
+    'up1.conv'
+    """
+    safe = re.sub(r"[^\\w.-]", "_", text, flags=re.ASCII).lstrip(".") or "_"
+    if safe == text and len(safe) <= 100:
+        return safe
+    return f"{safe[:100]}-{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:6]}"
+
+
+def _samples(images: Sequence[Path]) -> tuple[list[Sample], list[Skipped]]:
+    samples: dict[str, Sample] = {}
+    skipped: list[Skipped] = []
+    for path in images:
+        found, failed = find_samples(path)
+        skipped += failed
+        for sample in found:
+            if sample.id in samples and samples[sample.id].files != sample.files:
+                raise DataError(
+                    f"Two images are called '{sample.id}': explain them one at a time, into "
+                    "folders of their own."
+                )
+            samples[sample.id] = sample
+    if not samples:
+        reason = f": {skipped[0].reason}" if skipped else "."
+        raise DataError(f"There is no image to explain{reason}")
+    return list(samples.values()), skipped
+
+
+def _write(folder: Path, picture: Picture, table: ClassTable) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    item: Item = picture.item
+    arrays = {
+        "classes": np.array(table.names),
+        "layers": np.array(list(picture.maps)),
+        "prediction": picture.prediction,
+        **{f"map:{layer}": maps for layer, maps in picture.maps.items()},
+    }
+    raw = folder / "maps.npz"
+    with replacing(raw) as draft, draft.open("wb") as handle:
+        np.savez_compressed(handle, allow_pickle=False, **arrays)
+    written = [raw]
+    for layer in picture.maps:
+        for index, name in enumerate(table.names):
+            drawn = overlay(
+                item.image, picture.scaled(layer, index), prediction=picture.prediction == index
+            )
+            path = folder / f"{file_name(layer)}.{file_name(name)}.png"
+            with replacing(path) as draft, draft.open("wb") as handle:
+                Image.fromarray(drawn).save(handle, "PNG")
+            written.append(path)
+    return written

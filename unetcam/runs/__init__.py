@@ -1,0 +1,40 @@
+"""A run over a data set: its configuration, its folder, its loop, and what its rows say."""
+
+from unetcam.runs.compare import Comparison, compare
+from unetcam.runs.config import RunConfig
+from unetcam.runs.loop import Progress, Silent, execute
+from unetcam.runs.publish import publishing
+from unetcam.runs.rundata import RunData
+from unetcam.runs.setup import (
+    DataRequest,
+    Explanation,
+    Measuring,
+    ModelRequest,
+    Network,
+    Plan,
+    open_network,
+    plan_run,
+)
+from unetcam.runs.store import RunStore
+from unetcam.runs.summary import summarise
+
+__all__ = [
+    "Comparison",
+    "DataRequest",
+    "Explanation",
+    "Measuring",
+    "ModelRequest",
+    "Network",
+    "Plan",
+    "Progress",
+    "RunConfig",
+    "RunData",
+    "RunStore",
+    "Silent",
+    "compare",
+    "execute",
+    "open_network",
+    "plan_run",
+    "publishing",
+    "summarise",
+]

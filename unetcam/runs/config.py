@@ -1,0 +1,256 @@
+"""What determines a run's result, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from unetcam.errors import RunError
+from unetcam.runs.files import digest_of
+
+SCHEMA_VERSION = 1
+
+TargetKind = Literal["class", "predicted", "truth"]
+TARGET_KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines the rows of a run.
+
+    Two runs with equal fingerprints give equal rows: bit by bit on a CPU, and up to the device's
+    rounding on a GPU. Where the files lie, how many processes read them and which versions of the
+    libraries were used is written into the run, but is no part of the fingerprint.
+
+    Attributes
+    ----------
+    model : str
+        MODEL as it was given on the command line.
+    model_args : Mapping
+        Arguments of the network's factory; plain values only.
+    model_digest : str
+        What the network is: see :func:`model_digest`.
+    data_digest : str
+        Digest of the images' and masks' names and contents.
+    samples : int
+        How many images there are.
+    classes : Mapping
+        The class table's fields.
+    preprocessing : str
+        The preprocessing as YAML.
+    layers : tuple of str
+        The explained layers, deepest first.
+    strides : tuple of int
+        Their strides.
+    method : str
+        Name of the method.
+    target : {"class", "predicted", "truth"}
+        What is explained: a class's mean score over all pixels, over the pixels predicted as the
+        class, or over the pixels that truly are of the class.
+    band : float or None
+        Width of the band in pixels; None: 2 % of the image's diagonal.
+    threshold : float
+        Share of a map's maximum above which a pixel counts as hot.
+    tolerance : float
+        Pixels of tolerance of the pointing game.
+    seed : int
+        Seeds the network's construction and the bootstrap.
+    batch_size : int
+        Images in one pass: rounding depends on it.
+    amp : bool
+        Whether the network runs in mixed precision.
+    device : str
+        The device's type: "cpu", "cuda".
+
+    Raises
+    ------
+    RunError
+        For a value that is out of its range.
+
+    Examples
+    --------
+    >>> config = RunConfig(
+    ...     model="smp:Unet", model_digest="0", data_digest="1", samples=2, preprocessing="",
+    ...     classes={"names": ["background", "cell"]}, layers=("up",), strides=(2,)
+    ... )
+    >>> config.fingerprint() == RunConfig.from_dict(config.to_dict()).fingerprint()
+    True
+    """
+
+    model: str
+    model_digest: str
+    data_digest: str
+    samples: int
+    classes: Mapping[str, Any]
+    preprocessing: str
+    layers: tuple[str, ...]
+    strides: tuple[int, ...]
+    model_args: Mapping[str, Any] | None = None
+    method: str = "gradcam"
+    target: TargetKind = "class"
+    band: float | None = None
+    threshold: float = 0.5
+    tolerance: float = 15.0
+    seed: int = 0
+    batch_size: int = 4
+    amp: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model_args", dict(self.model_args or {}))
+        check_options(
+            target=self.target,
+            band=self.band,
+            threshold=self.threshold,
+            tolerance=self.tolerance,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        if len(self.layers) != len(self.strides):
+            raise RunError(
+                f"There are {len(self.layers)} layers but {len(self.strides)} strides: give one "
+                "stride for each layer."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are written into run.json."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Build a configuration from :meth:`to_dict`'s values; unknown ones are left out."""
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        known["layers"], known["strides"] = tuple(known["layers"]), tuple(known["strides"])
+        return cls(**known)
+
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that differ where the result may differ."""
+        return digest_of({"schema_version": SCHEMA_VERSION, **self.to_dict()})
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Which settings another run's values have otherwise, in words a person can act on."""
+        mine = self.to_dict()
+        found = []
+        for name, value in mine.items():
+            theirs = other.get(name)
+            if theirs == value:
+                continue
+            if name in _DIGESTS:
+                found.append(_DIGESTS[name])
+            elif name in ("classes", "preprocessing"):
+                found.append(name)
+            else:
+                found.append(
+                    f"{name.replace('_', ' ')} ({_short(theirs)} there, {_short(value)} here)"
+                )
+        return found
+
+
+_DIGESTS = {
+    "model_digest": "the network's weights or code",
+    "data_digest": "the images or masks",
+}
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_options(
+    *,
+    target: str = "class",
+    band: float | None = None,
+    threshold: float = 0.5,
+    tolerance: float = 15.0,
+    seed: int = 0,
+    batch_size: int = 1,
+    workers: int | None = None,
+    limit: int | None = None,
+) -> None:
+    """Raise a :class:`~unetcam.errors.RunError` for an option that is out of its range.
+
+    >>> check_options(threshold=1.5)
+    Traceback (most recent call last):
+        ...
+    unetcam.errors.RunError: A threshold of 1.5 is no share of a map's maximum: use 0 to 1.
+    """
+    if target not in TARGET_KINDS:
+        raise RunError(f"There is no target '{target}': choose from {', '.join(TARGET_KINDS)}.")
+    if band is not None and not 1 <= band < float("inf"):
+        raise RunError(f"A band of {band:g} pixels can't hold a pixel: use a width of 1 or more.")
+    if not 0 < threshold <= 1:
+        raise RunError(f"A threshold of {threshold:g} is no share of a map's maximum: use 0 to 1.")
+    if not 0 <= tolerance < float("inf"):
+        raise RunError(
+            f"A tolerance of {tolerance:g} pixels is negative or endless: use 0 or more."
+        )
+    if not 0 <= seed < 2**32:
+        raise RunError(f"Seed {seed} is out of range: use 0 to {2**32 - 1}.")
+    if batch_size < 1:
+        raise RunError(f"A batch size of {batch_size} holds no image: use 1 or more.")
+    if workers is not None and workers < 0:
+        raise RunError(f"{workers} workers can't read anything: use 0 (read here) or more.")
+    if limit is not None and limit < 1:
+        raise RunError(f"A limit of {limit} leaves no image: use 1 or more.")
+
+
+def model_digest(model: nn.Module) -> str:
+    """SHA-256 of what a network computes: its structure, weights, buffers and its class's source.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On any device; it is read and left as it was.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Examples
+    --------
+    >>> first = nn.Linear(2, 1)
+    >>> twin = nn.Linear(2, 1)
+    >>> _ = twin.load_state_dict(first.state_dict())
+    >>> model_digest(first) == model_digest(twin)
+    True
+    """
+    digest = hashlib.sha256()
+    kind = type(model)
+    structure = re.sub(r"0x[0-9a-fA-F]+", "", repr(model))  # addresses differ between processes
+    digest.update(f"{kind.__module__}.{kind.__qualname__}\n{structure}\n".encode())
+    digest.update(_source(kind))
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name}\n".encode())
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().contiguous()
+            digest.update(f"{value.dtype} {tuple(value.shape)}\n".encode())
+            # reshape: a view as bytes needs at least one axis
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()
+
+
+def _source(kind: type) -> bytes:
+    try:
+        path = inspect.getsourcefile(kind)
+        return b"" if path is None else Path(path).read_bytes()
+    except (TypeError, OSError):
+        return b""
+
+
+def data_digest(entries: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """SHA-256 of the images' ids and the digests of each one's files, in order."""
+    return digest_of([[name, list(digests)] for name, digests in entries])

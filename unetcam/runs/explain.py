@@ -1,0 +1,280 @@
+"""Explaining a batch of read images: maps in each image's own frame, and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unetcam.analysis import Geometry, measure
+from unetcam.cam import UNetCAM
+from unetcam.data import Frame, Item
+from unetcam.result import CAMResult
+from unetcam.runs.config import TargetKind
+from unetcam.targets import ClassScore, PredictedRegion, Target, TruthRegion, predict
+
+#: Map values that are measured at a time: bounds the memory that large images take.
+MEASURED_AT_ONCE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and how.
+
+    Attributes
+    ----------
+    class_names : tuple of str
+    method : str
+    target : {"class", "predicted", "truth"}
+    band, threshold, tolerance
+        See :class:`~unetcam.runs.config.RunConfig`.
+    amp : bool
+        Run the network in mixed precision.
+    """
+
+    class_names: tuple[str, ...]
+    method: str = "gradcam"
+    target: TargetKind = "class"
+    band: float | None = None
+    threshold: float = 0.5
+    tolerance: float = 15.0
+    amp: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Explained images that share a frame, so that one tensor holds them.
+
+    Attributes
+    ----------
+    items : tuple of Item
+    prediction : Tensor
+        (B, H, W) int64, in the images' own frame, on the device.
+    """
+
+    items: tuple[Item, ...]
+    prediction: Tensor
+    _result: CAMResult
+    _at: Tensor
+    _frame: Frame
+    _size: tuple[int, int]
+
+    def maps(self, layer: str) -> Tensor:
+        """(B, T, H, W) raw maps of one layer in the images' own frame, on the device.
+
+        One layer at a time, so that a network with many layers needs no more memory.
+        """
+        maps = self._result[layer].index_select(0, self._at)
+        return self._frame.restore(_resized(maps, self._size))
+
+
+class Explainer:
+    """A network together with what is asked of it; use it as a context manager.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In eval mode, on the device where the work is done.
+    layers, strides : sequence
+        The layers, deepest first, and their strides.
+    settings : Settings
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Sequence[str], strides: Sequence[int], settings: Settings
+    ) -> None:
+        self.layers, self.strides, self.settings = tuple(layers), tuple(strides), settings
+        tensor = next(model.parameters(), None)
+        self.device = torch.device("cpu") if tensor is None else tensor.device
+        self._dtype = torch.float32 if tensor is None else tensor.dtype
+        self._cam = UNetCAM(model, layers=list(layers), method=settings.method)
+
+    def __enter__(self) -> Explainer:
+        self._cam.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._cam.__exit__(kind, error, traceback)
+
+    def views(self, items: Sequence[Item]) -> Iterator[View]:
+        """Explain images whose prepared tensors have one shape, in a single pass.
+
+        Raises
+        ------
+        UnetcamError
+            For an input or a network that can't be explained.
+        """
+        images = torch.stack([item.prepared.image for item in items]).to(self.device, self._dtype)
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        with torch.autocast(self.device.type, enabled=self.settings.amp):
+            result = self._cam(images, targets=self._targets(items))
+        logits = _resized(result.logits.float(), size)
+        groups: dict[Frame, list[int]] = {}
+        for position, item in enumerate(items):
+            groups.setdefault(item.prepared.frame, []).append(position)
+        for frame, positions in groups.items():
+            at = torch.tensor(positions, device=self.device)
+            prediction = predict(frame.restore(logits.index_select(0, at)))
+            yield View(tuple(items[i] for i in positions), prediction, result, at, frame, size)
+
+    def _targets(self, items: Sequence[Item]) -> list[Target]:
+        classes = range(len(self.settings.class_names))
+        if self.settings.target == "class":
+            return [ClassScore(c) for c in classes]
+        if self.settings.target == "predicted":
+            return [PredictedRegion(c) for c in classes]
+        masks = [item.prepared.mask for item in items if item.prepared.mask is not None]
+        truth = torch.stack(masks).to(self.device)
+        return [_TruthOfAnySize(c, truth) for c in classes]
+
+    def rows(self, items: Sequence[Item]) -> pd.DataFrame:
+        """One row per image, layer and class, of images whose prepared tensors have one shape.
+
+        Parameters
+        ----------
+        items : sequence of Item
+            With their ground truth.
+
+        Returns
+        -------
+        DataFrame
+            The key columns, then the measures of :func:`unetcam.analysis.measure`.
+        """
+        tables = [
+            self._measured(view, slice(start, start + count))
+            for view in self.views(items)
+            for count in (self._at_once(view),)
+            for start in range(0, len(view.items), count)
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    def _at_once(self, view: View) -> int:
+        pixels = view.prediction[0].numel() * len(self.settings.class_names)
+        return max(1, MEASURED_AT_ONCE // pixels)
+
+    def _measured(self, view: View, part: slice) -> pd.DataFrame:
+        items, settings = view.items[part], self.settings
+        classes = tuple(range(len(settings.class_names)))
+        truth = torch.from_numpy(np.stack([item.truth for item in items])).to(self.device)
+        prediction = view.prediction[part]
+        geometry = Geometry(
+            truth,
+            classes,
+            prediction,
+            num_classes=len(classes),
+            band=settings.band,
+            tolerance=settings.tolerance,
+        )
+        found: list[dict[str, Tensor]] = [
+            measure(
+                view.maps(layer)[part],
+                classes,
+                truth,
+                prediction,
+                num_classes=len(classes),
+                band=settings.band,
+                threshold=settings.threshold,
+                tolerance=settings.tolerance,
+                geometry=geometry,
+            )
+            for layer in self.layers
+        ]
+        return self._table(items, found)
+
+    def _table(self, items: Sequence[Item], found: Sequence[Mapping[str, Tensor]]) -> pd.DataFrame:
+        """Rows in the order image, layer, class; the one place where numbers leave the device."""
+        names = list(found[0])
+        stacked = torch.stack([torch.stack([one[n].double() for n in names]) for one in found])
+        numbers = stacked.permute(2, 0, 3, 1).reshape(-1, len(names)).cpu().numpy()  # (B L T, M)
+        types = [_TYPES.get(found[0][n].dtype, np.float32) for n in names]
+        b, t = len(items), len(self.settings.class_names)
+        layers = len(self.layers)
+        columns: dict[str, Any] = {
+            "image": np.repeat([item.sample.id for item in items], layers * t),
+            "layer": np.tile(np.repeat(self.layers, t), b),
+            "stage_stride": np.tile(np.repeat(np.array(self.strides, np.int32), t), b),
+            "class_index": np.tile(np.arange(t, dtype=np.int32), b * layers),
+            "class_name": np.tile(self.settings.class_names, b * layers),
+            "target": self.settings.target,
+            "method": self.settings.method,
+        }
+        for position, (name, kind) in enumerate(zip(names, types, strict=True)):
+            columns[name] = numbers[:, position].astype(kind)
+        return pd.DataFrame(columns)
+
+    def pictures(self, items: Sequence[Item]) -> list[Picture]:
+        """What there is to look at, on the CPU, of images with prepared tensors of one shape."""
+        found: dict[int, Picture] = {}
+        for view in self.views(items):
+            maps = {layer: view.maps(layer).float().cpu().numpy() for layer in self.layers}
+            prediction = view.prediction.cpu().numpy()
+            for position, item in enumerate(view.items):
+                found[id(item)] = Picture(
+                    item, prediction[position], {name: m[position] for name, m in maps.items()}
+                )
+        return [found[id(item)] for item in items]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One explained image.
+
+    Attributes
+    ----------
+    item : Item
+    prediction : ndarray of int64, (H, W)
+        In the image's own frame, like the maps.
+    maps : Mapping of str to ndarray of float32, (T, H, W)
+        By layer: the raw maps of all classes.
+    """
+
+    item: Item
+    prediction: NDArray[np.int64]
+    maps: Mapping[str, NDArray[np.float32]]
+
+    def scaled(self, layer: str, class_index: int) -> NDArray[np.float32]:
+        """One map divided by its own maximum; zeros stay zeros and NaN stays NaN."""
+        found = self.maps[layer][class_index]
+        peak = found.max()
+        scaled: NDArray[np.float32] = found / peak if peak > 0 else found
+        return scaled
+
+
+_TYPES: dict[torch.dtype, Any] = {
+    torch.bool: np.bool_,
+    torch.int64: np.int64,
+    torch.int32: np.int32,
+    torch.float64: np.float64,
+}
+
+
+class _TruthOfAnySize(TruthRegion):
+    """A truth region for networks whose logits are smaller than their input."""
+
+    def check(self, logits: Tensor) -> None:
+        Target.check(self, logits)
+
+    def region(self, logits: Tensor) -> Tensor | None:
+        mask, size = self.mask, logits.shape[2:]
+        if mask.shape[1:] != size:
+            mask = F.interpolate(mask[:, None].double(), size=size, mode="nearest-exact")[:, 0]
+        return mask == self.class_index
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(maps.shape[2:]) == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,162 @@
+"""Files that appear whole or not at all, and digests of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from unetcam.errors import RunError
+
+TEMPORARY = ".tmp-unetcam"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on leaving without an exception it takes its place.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "a.txt") as draft:
+    ...     _ = draft.write_text("whole")
+    >>> [p.name for p in folder.iterdir()]
+    ['a.txt']
+    """
+    draft = path.with_name(f".{path.name}{TEMPORARY}")
+    try:
+        yield draft
+        with draft.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file at once, as UTF-8 with Unix line ends."""
+    with (
+        replacing(path) as draft,
+        draft.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as handle,
+    ):
+        handle.write(text)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object at once."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        For a file that can't be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_digests(
+    paths: Iterable[Path], advance: Callable[[], None] | None = None
+) -> dict[str, str]:
+    """The digest of each distinct file, read by a few threads; "unreadable" where there is none.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        A path may come more than once and is read once.
+    advance : callable, optional
+        Called after every file.
+
+    Returns
+    -------
+    dict of str to str
+        By the path as text.
+    """
+    distinct = sorted({str(path) for path in paths})
+
+    def one(path: str) -> str:
+        try:
+            return file_digest(Path(path))
+        except OSError:
+            return "unreadable"
+
+    found: dict[str, str] = {}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for path, digest in zip(distinct, pool.map(one, distinct), strict=True):
+            found[path] = digest
+            if advance is not None:
+                advance()
+    return found
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON value in its canonical form (sorted keys, no spaces).
+
+    >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of ours with all that is in it; a link is never followed."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    folder.rmdir()
+
+
+class FolderLock:
+    """A lock on a folder that ends with the process, however it ends.
+
+    Two processes that write one run would delete each other's parts; the second is told so.
+    Where the file system knows no locks (some network drives), there is none.
+    """
+
+    NAME = ".unetcam-lock"
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / self.NAME
+        self._handle = self._path.open("a+b")
+        try:
+            _lock(self._handle.fileno())
+        except BlockingIOError:
+            self._handle.close()
+            raise RunError(
+                f"Another process is writing '{folder}' now: wait for it, or choose another folder."
+            ) from None
+        except OSError:
+            pass
+
+    def release(self) -> None:
+        """Give the folder free and remove the lock's file."""
+        if not self._handle.closed:
+            with suppress(OSError):
+                self._path.unlink()
+            self._handle.close()
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

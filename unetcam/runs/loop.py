@@ -1,0 +1,323 @@
+"""The loop over a data set: read ahead in worker processes, explain, append, go on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, get_worker_info
+
+from unetcam.data import Item, Preprocessing, Sample, SegmentationDataset, Skipped
+from unetcam.errors import LayerError, ModelError, RunError, UnetcamError
+from unetcam.runs.config import RunConfig
+from unetcam.runs.explain import Explainer, Settings
+from unetcam.runs.rundata import RunData, class_table
+from unetcam.runs.store import RunStore
+
+SMALLEST_CHUNK = 16
+BATCHES_IN_A_CHUNK = 4
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Somebody who is told how a run goes on."""
+
+    def step(self, text: str) -> None:
+        """A step of unknown length begins."""
+
+    def begin(self, total: int, done: int) -> None:
+        """`total` images are to be explained, `done` of them were before."""
+
+    def advance(self, images: int) -> None:
+        """So many images more are done, explained or skipped."""
+
+    def skipped(self, one: Skipped) -> None:
+        """An image could not be used."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+
+
+class Silent:
+    """A progress that says nothing."""
+
+    def step(self, text: str) -> None:
+        """Say nothing."""
+
+    def begin(self, total: int, done: int) -> None:
+        """Say nothing."""
+
+    def advance(self, images: int) -> None:
+        """Say nothing."""
+
+    def skipped(self, one: Skipped) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+
+def execute(
+    model: nn.Module,
+    samples: Sequence[Sample],
+    skipped: Sequence[Skipped],
+    config: RunConfig,
+    out: Path,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    force: bool = False,
+    command: Sequence[str] = (),
+    beside: Collection[str] = (),
+    progress: Progress | None = None,
+) -> RunData:
+    """Explain every image of a data set and write the run's folder.
+
+    A run that was killed goes on where it stopped when it is started again, and ends with the same
+    rows. A run that is finished is not repeated: its summary is made anew.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In eval mode; it is moved to `device`.
+    samples, skipped : sequences
+        What :func:`unetcam.data.find_samples` found, and what it could not use.
+    config : RunConfig
+        What determines the result.
+    out : Path
+        The run's folder.
+    device : torch.device or str
+        Where the network runs.
+    workers : int
+        Processes that read images; 0 reads in this one.
+    force : bool
+        Replace another run, or write beside foreign files.
+    command : sequence of str
+        The command line, for run.json.
+    beside : collection of str
+        Names that may stand in `out` beside the run.
+    progress : Progress, optional
+        Is told how it goes on.
+
+    Returns
+    -------
+    RunData
+
+    Raises
+    ------
+    RunError
+        If `out` can't be used, or no image could be explained.
+    LayerError, ModelError
+        If the network can't be explained at all.
+    """
+    progress = progress or Silent()
+    with RunStore(out, config, command=command, force=force, beside=beside) as store:
+        if store.state == "finished":
+            progress.note(
+                f"The run in '{out}' is finished already: only its summary and report are made "
+                "anew (--force runs it again)."
+            )
+        else:
+            for one in skipped:
+                progress.skipped(one)
+            _explain_all(model.to(device), samples, config, store, workers, progress)
+            store.finish(skipped, {"images": len(samples) + len(skipped)})
+        run = RunData.load(out)
+        store.write_summary(run.summary)
+        run.meta = store.meta
+        return run
+
+
+def chunks(count: int, batch_size: int) -> list[range]:
+    """The parts in which `count` images are explained and written.
+
+    They depend on the whole list only, never on what was done before: a run that goes on forms
+    the same batches as one that was never stopped.
+
+    >>> chunks(20, 4)
+    [range(0, 16), range(16, 20)]
+    """
+    size = max(SMALLEST_CHUNK, BATCHES_IN_A_CHUNK * batch_size)
+    size -= size % batch_size
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def settings_of(config: RunConfig) -> Settings:
+    """What an explainer needs to know of a run's configuration."""
+    return Settings(
+        class_names=tuple(config.classes["names"]),
+        method=config.method,
+        target=config.target,
+        band=config.band,
+        threshold=config.threshold,
+        tolerance=config.tolerance,
+        amp=config.amp,
+    )
+
+
+def dataset_of(samples: Sequence[Sample], config: RunConfig) -> SegmentationDataset:
+    """The data set that a run's configuration makes of samples."""
+    preprocessing = Preprocessing.from_yaml(config.preprocessing)
+    return SegmentationDataset(list(samples), class_table(config.classes), preprocessing)
+
+
+def _explain_all(
+    model: nn.Module,
+    samples: Sequence[Sample],
+    config: RunConfig,
+    store: RunStore,
+    workers: int,
+    progress: Progress,
+) -> None:
+    parts = chunks(len(samples), config.batch_size)
+    done = store.done()
+    todo = [(number, part) for number, part in enumerate(parts) if number not in done]
+    left = [index for _, part in todo for index in part]
+    if store.state == "resumed":
+        progress.note(
+            f"The run in '{store.folder}' goes on after {len(samples) - len(left)} of "
+            f"{len(samples)} images."
+        )
+    progress.begin(len(samples), len(samples) - len(left))
+    if not left:
+        return
+    explainer = Explainer(model, config.layers, config.strides, settings_of(config))
+    with closing(read_ahead(dataset_of(samples, config), left, workers)) as entries, explainer:
+        for number, part in todo:
+            rows, failed = _Chunk(explainer, config.batch_size, progress).run(entries, len(part))
+            store.append(number, rows, failed)
+
+
+def read_ahead(
+    dataset: SegmentationDataset, indices: Sequence[int], workers: int
+) -> Generator[Item | Skipped, None, None]:
+    """The data set's entries in the order of `indices`, read by worker processes.
+
+    Raises
+    ------
+    RunError
+        If a worker process dies.
+    """
+    workers = min(workers, len(indices))
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=list(indices),
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_quiet_worker if workers else None,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "worker" not in str(error).lower():
+            raise
+        raise RunError(
+            "A process that reads images was killed, often for want of memory: start the same "
+            "command again, with fewer --workers (0 reads without any)."
+        ) from error
+
+
+def _as_it_is(entry: T) -> T:
+    return entry
+
+
+def _quiet_worker(_: int) -> None:
+    """Workers leave Ctrl-C to the parent, and the cores to each other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if get_worker_info() is not None:
+        import cv2
+
+        cv2.setNumThreads(0)
+
+
+class _Chunk:
+    """Explains one part's images, in batches of one shape."""
+
+    def __init__(self, explainer: Explainer, batch_size: int, progress: Progress) -> None:
+        self._explainer, self._batch_size, self._progress = explainer, batch_size, progress
+        self._waiting: dict[tuple[int, ...], list[tuple[int, Item]]] = {}
+        self._tables: list[tuple[int, pd.DataFrame]] = []
+        self._failed: list[tuple[int, Skipped]] = []
+
+    def run(
+        self, entries: Iterator[Item | Skipped], count: int
+    ) -> tuple[pd.DataFrame, list[Skipped]]:
+        for position in range(count):
+            entry = next(entries)
+            if isinstance(entry, Skipped):
+                self._fail(position, entry)
+                continue
+            batch = self._waiting.setdefault(tuple(entry.prepared.image.shape), [])
+            batch.append((position, entry))
+            if len(batch) == self._batch_size:
+                self._explain(self._waiting.pop(tuple(entry.prepared.image.shape)))
+        for batch in list(self._waiting.values()):
+            self._explain(batch)
+        return self._result()
+
+    def _result(self) -> tuple[pd.DataFrame, list[Skipped]]:
+        failed = [one for _, one in sorted(self._failed, key=lambda pair: pair[0])]
+        tables = [table.assign(_at=at) for at, table in self._tables]
+        if not tables:
+            return pd.DataFrame(), failed
+        rows = pd.concat(tables, ignore_index=True).sort_values("_at", kind="stable")
+        return rows.drop(columns="_at").reset_index(drop=True), failed
+
+    def _fail(self, position: int, one: Skipped) -> None:
+        self._failed.append((position, one))
+        self._progress.skipped(one)
+        self._progress.advance(1)
+
+    def _explain(self, batch: Sequence[tuple[int, Item]]) -> None:
+        reason = self._tried(batch)
+        if reason is None:
+            self._progress.advance(len(batch))
+        elif len(batch) > 1:  # find the guilty image; the others are explained alone
+            for one in batch:
+                self._explain([one])
+        else:
+            ((position, item),) = batch
+            self._fail(position, Skipped(item.sample.id, str(item.sample.image), reason))
+
+    def _tried(self, batch: Sequence[tuple[int, Item]]) -> str | None:
+        """Explain a batch; the reason where that fails.
+
+        Nothing of the failed attempt, which may have filled the memory, outlives this call.
+        """
+        try:
+            table = self._explainer.rows([item for _, item in batch])
+        except (LayerError, ModelError):
+            raise
+        except Exception as error:
+            _raise_if_hopeless(error)
+            return reason_of(error)
+        at = {item.sample.id: position for position, item in batch}
+        self._tables += [(at[str(name)], t) for name, t in table.groupby("image", sort=False)]
+        return None
+
+
+def reason_of(error: Exception) -> str:
+    """Why an image could not be explained, in one sentence."""
+    if isinstance(error, UnetcamError):
+        return str(error)
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return "It does not fit into memory: make it smaller with --size, or use another --device."
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"The network failed on it ({type(error).__name__}: {first.rstrip('.')})."
+
+
+def _raise_if_hopeless(error: Exception) -> None:
+    """After a CUDA error the device is of no use to this process: no further image would do."""
+    if "CUDA error" in str(error) and not isinstance(error, torch.cuda.OutOfMemoryError):
+        raise RunError(
+            f"The device failed ({str(error).splitlines()[0]}): start the same command again, and "
+            "the run goes on where it stopped."
+        ) from error

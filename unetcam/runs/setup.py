@@ -1,0 +1,380 @@
+"""From what a person asks for to a run that can start: load, look, check, and say what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from unetcam.cam import UNetCAM
+from unetcam.data import ClassTable, Preprocessing, Sample, Skipped, find_samples, require_any
+from unetcam.errors import LayerError, ModelError, RunError
+from unetcam.models import load_model, parse_model_args
+from unetcam.models.table import LayerTable
+from unetcam.models.topology import find_layers
+from unetcam.runs.config import RunConfig, TargetKind, check_options, data_digest, model_digest
+from unetcam.runs.files import file_digests
+from unetcam.targets import ClassScore, class_count
+
+#: The size at which a network is looked at where no other is given.
+EXAMPLE_SIZE = (256, 256)
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """MODEL and what belongs to it, as on the command line.
+
+    Attributes
+    ----------
+    model : str
+        See :func:`unetcam.models.loading.load_model`.
+    checkpoint : Path, optional
+    model_args : sequence of str
+        ``key=value``.
+    key : str, optional
+        Where the state dict lies inside the checkpoint.
+    allow_pickle : bool
+        Whether a checkpoint may run code of its own.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:1".
+    channels : int, optional
+        Channels of the images; found from the first convolution by default.
+    size : (int, int), optional
+        The network's input; images are resized to it.
+    seed : int
+        Seeds the construction of a network that has no checkpoint.
+    """
+
+    model: str
+    checkpoint: Path | None = None
+    model_args: Sequence[str] = ()
+    key: str | None = None
+    allow_pickle: bool = False
+    device: str = "auto"
+    channels: int | None = None
+    size: tuple[int, int] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How images are prepared and what is explained, as on the command line."""
+
+    layers: Sequence[str] | None = None
+    method: str = "gradcam"
+    target: TargetKind = "class"
+    resize_mode: Literal["pad", "resize"] = "pad"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    max_value: float | None = None
+    amp: bool = False
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """Images, masks and classes, as on the command line."""
+
+    classes: str
+    images: Path | None = None
+    masks: Path | None = None
+    manifest: Path | None = None
+    ignore_index: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How maps are measured, as on the command line."""
+
+    band: float | None = None
+    threshold: float = 0.5
+    tolerance: float = 15.0
+    batch_size: int = 4
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network, and what a look at it showed.
+
+    Attributes
+    ----------
+    model : nn.Module
+        In eval mode, on `device`.
+    device : torch.device
+    table : LayerTable
+    classes : int
+        How many classes its logits have.
+    channels : int
+        Channels of its input.
+    """
+
+    model: nn.Module
+    device: torch.device
+    table: LayerTable
+    classes: int
+    channels: int
+
+    @property
+    def stride(self) -> int:
+        """The largest stride: what an image's sides must be multiples of."""
+        return max((layer.stride for layer in self.table), default=1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can start."""
+
+    network: Network
+    samples: list[Sample]
+    skipped: list[Skipped]
+    config: RunConfig
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU where there is one.
+
+    Raises
+    ------
+    RunError
+        For a device that this machine does not have.
+
+    Examples
+    --------
+    >>> choose_device("cpu")
+    device(type='cpu')
+    >>> choose_device("tpu")
+    Traceback (most recent call last):
+        ...
+    unetcam.errors.RunError: There is no device 'tpu': use auto, cpu, cuda or cuda:0.
+    """
+    kind, _, number = name.partition(":")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or (number and not number.isdecimal()) or name.endswith(":"):
+        raise RunError(f"There is no device '{name}': use auto, cpu, cuda or cuda:0.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= count:
+        raise RunError(
+            f"Device '{name}' is not there, as PyTorch sees {count} CUDA devices on this machine: "
+            "use --device auto or cpu."
+        )
+    return torch.device("cuda", int(number or 0))
+
+
+def input_channels(model: nn.Module) -> int:
+    """Channels of a 2-D network's input, read from its first convolution.
+
+    Raises
+    ------
+    ModelError
+        For a network without a convolution, or for volumes.
+
+    Examples
+    --------
+    >>> input_channels(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)))
+    3
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            raise ModelError(
+                "The network's first convolution is three-dimensional, but the command line "
+                "explains images: use unetcam.UNetCAM in Python for volumes."
+            )
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    raise ModelError(
+        "The network has no convolution that tells how many channels its images have: say so "
+        "with --channels."
+    )
+
+
+def open_network(request: ModelRequest) -> Network:
+    """Load a network, move it to its device, and look at it once.
+
+    Raises
+    ------
+    UnetcamError
+        One sentence: what is wrong with the network, the checkpoint or the device.
+    """
+    device = choose_device(request.device)
+    if request.channels is not None and request.channels < 1:
+        raise RunError(f"{request.channels} channels hold no image: use 1 or more.")
+    torch.manual_seed(request.seed)
+    model = load_model(
+        request.model,
+        checkpoint=request.checkpoint,
+        model_args=parse_model_args(list(request.model_args)),
+        allow_pickle=request.allow_pickle,
+        key=request.key,
+    )
+    channels = request.channels or input_channels(model)
+    model.to(device)
+    example = torch.zeros(1, channels, *(request.size or EXAMPLE_SIZE), device=device)
+    parameter = next(model.parameters(), None)
+    if parameter is not None:
+        example = example.to(parameter.dtype)
+    try:
+        table = find_layers(model, example)
+        first = table[0].name if len(table) else None
+        logits = UNetCAM(model, [first] if first else None)(example, [ClassScore(0)]).logits
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        if isinstance(error, (ModelError, LayerError)):
+            raise
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"The network fails on {channels} channels of {example.shape[2]} x {example.shape[3]} "
+            f"pixels ({first_line.rstrip('.')}): give what it needs with --channels and --size."
+        ) from error
+    return Network(model, device, table, class_count(logits), channels)
+
+
+def choose_layers(
+    network: Network, names: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The layers to explain and their strides: the named ones, or every decoder layer.
+
+    Raises
+    ------
+    LayerError
+        For an unknown layer, or if no decoder layer was found.
+    """
+    chosen = tuple(names) if names is not None else network.table.decoder
+    if not chosen:
+        raise LayerError(
+            "No decoder layer was found in the network: name the layers with --layers "
+            "(`unetcam layers` lists what there is)."
+        )
+    if len(set(chosen)) < len(chosen):
+        raise LayerError(f"A layer is named twice in {', '.join(chosen)}: name each once.")
+    UNetCAM(network.model, list(chosen))  # an unknown name is an error here, not in the loop
+    known = network.table.strides
+    missing = [name for name in chosen if name not in known]
+    return chosen, tuple({**known, **_measured_strides(network, missing)}[name] for name in chosen)
+
+
+def _measured_strides(network: Network, layers: Sequence[str]) -> dict[str, int]:
+    if not layers:
+        return {}
+    parameter = next(network.model.parameters())
+    example = torch.zeros(
+        1, network.channels, *EXAMPLE_SIZE, device=network.device, dtype=parameter.dtype
+    )
+    maps = UNetCAM(network.model, list(layers))(example, [ClassScore(0)]).maps
+    return {name: max(1, round(EXAMPLE_SIZE[0] / m.shape[-2])) for name, m in maps.items()}
+
+
+def preprocessing_of(
+    network: Network, size: tuple[int, int] | None, how: Explanation
+) -> Preprocessing:
+    """The preprocessing: to `size`, or to what the network's stride needs."""
+    return Preprocessing(
+        channels=network.channels,
+        size=size,
+        mode=how.resize_mode,
+        stride=network.stride if size is None else 1,
+        mean=how.mean or (0.0,),
+        std=how.std or (1.0,),
+        max_value=how.max_value,
+    )
+
+
+def check_class_count(network: Network, classes: ClassTable) -> None:
+    """Raise a :class:`~unetcam.errors.ModelError` unless network and table agree."""
+    if network.classes != len(classes.names):
+        raise ModelError(
+            f"The network gives {network.classes} classes, but --classes names "
+            f"{len(classes.names)} ({', '.join(classes.names)}): name every class, the background "
+            "as well, in the order of the network's channels."
+        )
+
+
+def plan_run(
+    model: ModelRequest,
+    data: DataRequest,
+    how: Explanation,
+    measuring: Measuring,
+    *,
+    workers: int | None = None,
+) -> Plan:
+    """Find the data, load the network, and settle everything that determines the result.
+
+    Raises
+    ------
+    UnetcamError
+        One sentence: the first thing that is wrong, before anything is written.
+    """
+    check_options(
+        target=how.target,
+        band=measuring.band,
+        threshold=measuring.threshold,
+        tolerance=measuring.tolerance,
+        seed=model.seed,
+        batch_size=measuring.batch_size,
+        workers=workers,
+        limit=data.limit,
+    )
+    choose_device(model.device)
+    classes = ClassTable.parse(data.classes, ignore_index=data.ignore_index)
+    samples, skipped = _samples(data, classes)
+    network = open_network(model)
+    check_class_count(network, classes)
+    layers, strides = choose_layers(network, how.layers)
+    preprocessing = preprocessing_of(network, model.size, how)
+    digests = file_digests([path for sample in samples for path in sample.files])
+    config = RunConfig(
+        model=model.model,
+        model_args=_plain(parse_model_args(list(model.model_args))),
+        model_digest=model_digest(network.model),
+        data_digest=data_digest(
+            [(one.id, [digests[str(path)] for path in one.files]) for one in samples]
+        ),
+        samples=len(samples),
+        classes=asdict(classes),
+        preprocessing=preprocessing.to_yaml(),
+        layers=layers,
+        strides=strides,
+        method=how.method,
+        target=how.target,
+        band=measuring.band,
+        threshold=measuring.threshold,
+        tolerance=measuring.tolerance,
+        seed=model.seed,
+        batch_size=measuring.batch_size,
+        amp=how.amp,
+        device=network.device.type,
+    )
+    return Plan(network, samples, skipped, config)
+
+
+def _samples(data: DataRequest, classes: ClassTable) -> tuple[list[Sample], list[Skipped]]:
+    if data.manifest is None and (data.images is None or data.masks is None):
+        raise RunError("Say where the data lies: --images and --masks, or --manifest.")
+    samples, skipped = find_samples(
+        data.images, data.masks, manifest=data.manifest, classes=classes
+    )
+    for sample in samples:
+        if sample.mask is None:
+            reason = "No mask is named for it, and a report needs one: add it, or leave it out."
+            skipped.append(Skipped(sample.id, str(sample.image), reason))
+    samples = [sample for sample in samples if sample.mask is not None]
+    require_any(samples, skipped)
+    return (samples if data.limit is None else samples[: data.limit]), skipped
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as JSON can hold them; a text stands for what it has no word for."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): one(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [one(v) for v in value]
+        return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+    return {str(name): one(value) for name, value in values.items()}
