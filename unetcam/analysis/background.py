@@ -51,7 +51,7 @@ def background_numbers(evidence: Evidence) -> dict[str, Tensor]:
     """The numbers of :func:`background_activation` from evidence that other questions share."""
     geometry = evidence.geometry
     known = evidence.usable & geometry.present
-    outside_pixels = geometry.valid_pixels - geometry.truth_pixels
+    outside_pixels = (geometry.valid_pixels - geometry.truth_pixels).double()
     total = evidence.mass
 
     outside = geometry.valid & ~geometry.inside & known[..., None]

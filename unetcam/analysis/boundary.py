@@ -47,7 +47,7 @@ def boundary_numbers(evidence: Evidence) -> dict[str, Tensor]:
     inner, interior = mean(INNER_BAND), mean(INTERIOR)
     band = slice(INNER_BAND.start, OUTER_BAND.stop)
     mass_share = mass[..., band].sum(-1) / evidence.mass
-    area_share = pixels[..., band].sum(-1) / geometry.valid_pixels
+    area_share = pixels[..., band].sum(-1) / geometry.valid_pixels.double()
     numbers = {
         "boundary_inner": where_known(bounded, inner),
         "boundary_outer": where_known(bounded, mean(OUTER_BAND)),
