@@ -16,7 +16,7 @@ from unetcam.models.output import Output, is_map, pick_logits
 from unetcam.models.support import check_supported
 from unetcam.models.topology import find_layers
 from unetcam.result import CAMResult
-from unetcam.targets import ClassScore, Score, Target, check_targets, class_count
+from unetcam.targets import ClassScore, Score, Target, check_existing, check_targets, class_count
 
 __all__ = ["UNetCAM"]
 
@@ -150,6 +150,7 @@ class UNetCAM:
             return self._logits(returned, images)
 
         collected = collect(self.model, images, modules, score, self._method, output)
+        check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
 
     def _modules(self, images: Tensor) -> Mapping[str, nn.Module]:

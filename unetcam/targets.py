@@ -235,9 +235,10 @@ class Pixel(Target):
         super().check(logits)
         size = tuple(logits.shape[2:])
         if len(size) != len(self._index):
+            needed = "z, y and x" if len(size) == 3 else "y and x"
             raise TargetError(
                 f"Target '{self.name}' has {len(self._index)} coordinates, but the logits have "
-                f"{len(size)} spatial dimensions: give {'z, y and x' if len(size) == 3 else 'y, x'}."
+                f"{len(size)} spatial dimensions: give {needed}."
             )
         if any(not 0 <= i < n for i, n in zip(self._index, size, strict=True)):
             raise TargetError(
@@ -343,3 +344,17 @@ def check_targets(targets: Sequence[Target], logits: Tensor) -> None:
         raise TargetError("There is nothing to explain: give at least one target.")
     for target in targets:
         target.check(logits)
+
+
+def check_existing(targets: Sequence[Target], defined: Tensor) -> None:
+    """Raise for a region that the caller gave and that holds no pixel; `defined` is (B, T)."""
+    required = [index for index, target in enumerate(targets) if target.must_exist]
+    if not required:
+        return
+    for image, found in enumerate(defined[:, required].tolist()):
+        if not all(found):
+            target = targets[required[found.index(False)]]
+            raise TargetError(
+                f"The mask of target '{target.name}' is empty for image {image}: give at least "
+                "one pixel, or leave the target out."
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unetcam.engine.state import preserved
 from unetcam.engine.taps import Taps
-from unetcam.errors import LayerError, ModelError, NumericalError
+from unetcam.errors import LayerError, NumericalError
 
 
 class Scored(Protocol):
@@ -83,9 +83,7 @@ def collect(
     Raises
     ------
     LayerError
-        For a layer that the forward never reaches, or that the logits don't depend on.
-    ModelError
-        When the output carries no gradient.
+        For a layer that the forward never reaches, or that no gradient reaches.
     NumericalError
         For NaN or infinity; the message says where it was seen first.
     """
@@ -103,9 +101,9 @@ def collect(
         logits = output(model(images))
         taps.seal()
         if not logits.requires_grad:
-            raise ModelError(
-                "The model's output carries no gradient back to its layers: it must return "
-                "logits, not labels, and must not detach them."
+            raise LayerError(
+                f"No gradient comes from the logits to {_listed(layers)}: choose layers on the "
+                "way to the output, and let the model return logits that are not detached."
             )
         with torch.autocast(logits.device.type, enabled=False):
             scores = score(logits)
@@ -131,6 +129,10 @@ def collect(
         return Collected(logits.detach(), maps, defined)
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
 def _at_least_single(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
@@ -143,8 +145,8 @@ def _check_reached(statistics: Mapping[str, Sequence[Tensor]], done: int) -> Non
     for name, values in statistics.items():
         if len(values) < done:
             raise LayerError(
-                f"The logits don't depend on the layer '{name}': choose a layer on the way to "
-                "the output that is explained (find_layers lists them)."
+                f"No gradient comes from the logits to the layer '{name}': choose a layer on the "
+                "way to the output that is explained (find_layers lists them)."
             )
 
 

@@ -54,6 +54,7 @@ class Taps:
         self._layers = layers
         self._on_gradient = on_gradient
         self._handles: list[RemovableHandle] = []
+        self._leaf_names: set[str] = set()
         self._sealed = False
 
     def __enter__(self) -> Taps:
@@ -89,10 +90,13 @@ class Taps:
         while self._handles:
             self._handles.pop().remove()
 
-    def _capture(self, name: str) -> Callable[[nn.Module, Any, Any], Tensor | None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
-            if self._sealed:  # a checkpointed block that runs again during the backward
-                return None
+    def _capture(self, name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Tensor:
+            if self._sealed:
+                # A checkpointed block runs again during the backward: the same graph, unrecorded.
+                is_leaf = name in self._leaf_names
+                again: Tensor = output.detach().requires_grad_() if is_leaf else output
+                return again.clone()
             _check_output(name, output, again=name in self.activations)
             self.activations[name] = output.detach().clone()
             if self.leaves and output.requires_grad:
@@ -100,10 +104,12 @@ class Taps:
             else:
                 activation = output.detach().requires_grad_()
                 self.leaves.append(activation)
+                self._leaf_names.add(name)
             tap = _Tap()
             self._handles.append(tap.register_full_backward_hook(self._receive(name)))
-            # The clone is for in-place operations: torch forbids them on what a hooked module gives.
-            return tap(activation).clone()  # type: ignore[no-any-return]
+            # torch forbids in-place operations on what a hooked module gives, not on its clone.
+            fresh: Tensor = tap(activation).clone()
+            return fresh
 
         return hook
 

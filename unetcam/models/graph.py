@@ -110,6 +110,8 @@ class FeatureGraph:
         ratios = self._ratios(node, before)
         ratio = math.prod(ratios) ** (1 / self.dims)
         stride = self.strides[before]
+        if node.op == "__getitem__" and not (1 / ratio).is_integer():
+            return stride  # cropped, not strided
         if ratio >= _GROWTH:
             return max(1, round(stride / round(ratio)))
         return stride * round(1 / ratio) if ratio <= 1 / _GROWTH else stride

@@ -157,7 +157,7 @@ def trace(model: nn.Module, example: Tensor, output: Output | None = None) -> Tr
 
         return hook
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         stack.enter_context(preserved(model))
         stack.enter_context(torch.no_grad())
         for name, module in model.named_modules():

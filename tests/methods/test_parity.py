@@ -1,0 +1,128 @@
+"""Every method agrees with the tools that people use now."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from captum.attr import LayerGradCam
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
+from torch import Tensor, nn
+
+from tests.networks import UNet, seeded
+from unetcam import UNetCAM
+from unetcam.targets import ClassScore, Region
+
+PEERS = {
+    "gradcam": GradCAM,
+    "gradcam++": GradCAMPlusPlus,
+    "hirescam": HiResCAM,
+    "layercam": LayerCAM,
+}
+TOLERANCE = 1e-5  # absolute, of maps in [0, 1]
+
+SIDE = 64
+
+
+def networks() -> dict[str, tuple[nn.Module, list[str], Tensor]]:
+    generator = torch.Generator().manual_seed(7)
+    return {
+        "plain": (
+            seeded(UNet(1, 3)),
+            ["up1", "up3", "up4"],
+            torch.rand(2, 1, SIDE, SIDE, generator=generator),
+        ),
+        "smp-unet": (
+            seeded(smp.Unet("resnet18", encoder_weights=None, classes=3), norms=False),
+            ["decoder.blocks.1", "decoder.blocks.4"],
+            torch.rand(2, 3, SIDE, SIDE, generator=generator),
+        ),
+        "smp-fpn": (
+            seeded(smp.FPN("resnet18", encoder_weights=None, classes=3), norms=False),
+            ["decoder.p4", "decoder.merge"],
+            torch.rand(2, 3, SIDE, SIDE, generator=generator),
+        ),
+    }
+
+
+def the_peers_own_scaling(raw: np.ndarray, side: int) -> np.ndarray:
+    """What pytorch-grad-cam does to a raw map on its way out."""
+
+    def scaled(image: np.ndarray) -> np.ndarray:
+        image = image - image.min()
+        return image / (1e-7 + image.max())
+
+    resized = cv2.resize(scaled(np.maximum(raw, 0)).astype(np.float32), (side, side))
+    return scaled(resized)
+
+
+@pytest.mark.parametrize("name", networks())
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "layercam"])
+def test_agrees_with_pytorch_grad_cam(name: str, method: str) -> None:
+    model, layers, images = networks()[name]
+    region = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    region[10:40, 20:50] = True
+    targets = [ClassScore(1), Region(2, region)]
+    peer_targets = [lambda out: out[1].mean(), lambda out: out[2][region].mean()]
+    result = UNetCAM(model, layers, method)(images, targets)
+    for layer in layers:
+        for index, peer_target in enumerate(peer_targets):
+            with PEERS[method](model, [model.get_submodule(layer)]) as peer:
+                theirs = peer(images, [peer_target] * len(images))
+            for image in range(len(images)):
+                ours = the_peers_own_scaling(result[layer][image, index].numpy(), SIDE)
+                np.testing.assert_allclose(ours, theirs[image], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", networks())
+def test_gradcam_plus_plus_agrees_where_the_peers_epsilon_does_not_rule(name: str) -> None:
+    """The peer adds 1e-6 to a denominator made of squared gradients, which are below 1e-9 for a
+    mean over an image. Scores as large as a sum, in double precision, make that negligible; the
+    formula is not linear in the score, so both explain the same scaled logits."""
+    model, layers, images = networks()[name]
+    scale = 1e6
+    model = nn.Sequential(model.double(), Scaled(scale))
+    images = images.double()
+    layers = [f"0.{layer}" for layer in layers]
+    result = UNetCAM(model, layers, "gradcam++")(images, [ClassScore(1)])
+    for layer in layers:
+        with GradCAMPlusPlus(model, [model.get_submodule(layer)]) as peer:
+            theirs = peer(images, [lambda out: out[1].mean()] * len(images))
+        for image in range(len(images)):
+            ours = the_peers_own_scaling(result[layer][image, 0].numpy(), SIDE)
+            np.testing.assert_allclose(ours, theirs[image], atol=TOLERANCE, rtol=0)
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits * self.factor
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", networks())
+def test_agrees_with_captum_raw(name: str, dtype: torch.dtype) -> None:
+    """To 3e-6 relative in single precision, where both round, and 1e-13 in double."""
+    model, layers, images = networks()[name]
+    model, images = model.to(dtype), images.to(dtype)
+    region = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    region[10:40, 20:50] = True
+
+    def score(batch: Tensor) -> Tensor:
+        return model(batch)[:, 1, region].mean(dim=1, keepdim=True)
+
+    result = UNetCAM(model, layers)(images, [Region(1, region)])
+    for layer in layers:
+        theirs = (
+            LayerGradCam(score, model.get_submodule(layer))
+            .attribute(images, target=0, relu_attributions=True)
+            .detach()
+        )
+        assert (theirs > 0).any()
+        difference = torch.linalg.norm(result[layer] - theirs) / torch.linalg.norm(theirs)
+        assert difference <= (3e-6 if dtype == torch.float32 else 1e-13)
