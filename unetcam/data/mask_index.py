@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +35,19 @@ class MaskIndex:
         The classes, for the layouts of one file per class.
     without : collection of Path
         Resolved folders that are left out (the images, where they lie among the masks).
+    shared : bool
+        Whether the folder holds the images too: then only files that are called like a mask
+        are masks.
     """
 
-    def __init__(self, root: Path, classes: ClassTable | None, without: Collection[Path]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        classes: ClassTable | None,
+        without: Collection[Path] = (),
+        *,
+        shared: bool = False,
+    ) -> None:
         self._root = root
         self._spellings = [] if classes is None else [_spellings(name) for name in classes.names]
         self._by_key: dict[str, list[Path]] = defaultdict(list)
@@ -46,9 +56,11 @@ class MaskIndex:
         files, _ = walk(root, without)
         for path in files:
             key = key_of(path.relative_to(root))
+            if shared and not self.is_mask_name(key):
+                continue
             self._by_key[key].append(path)
             if key.partition("/")[0] not in folders or "/" not in key:
-                self._by_name[key.rpartition("/")[2]].append(path)
+                self._by_name[bare_name(key)].append(path)
 
     def is_mask_name(self, key: str) -> bool:
         """Whether a file's key says that it is a mask, where images and masks share a folder."""
@@ -64,7 +76,7 @@ class MaskIndex:
             for separator in _CLASS_SEPARATORS
         ]
 
-    def find(self, key: str, images: Collection[str]) -> FoundMask | str:
+    def find(self, key: str, images: Collection[str], *, only: bool = True) -> FoundMask | str:
         """The mask of an image.
 
         Parameters
@@ -74,6 +86,9 @@ class MaskIndex:
         images : collection of str
             The keys of all images: a file that is called exactly like another image is that
             image's mask, and no class file of this one.
+        only : bool
+            Whether no other image has this name in another subfolder: then a mask of that name
+            in any subfolder may be this image's.
 
         Returns
         -------
@@ -90,11 +105,9 @@ class MaskIndex:
         if per_class:
             return self._one_per_class(per_class)
         whole = whole or self._first(self._by_key, (key + end for end in MASK_ENDINGS))
-        if not whole:
-            bare = key.rpartition("/")[2]
-            namesakes = Counter(image.rpartition("/")[2] for image in images)[bare]
-            if namesakes == 1:
-                whole = self._first(self._by_name, (bare + end for end in ("", *MASK_ENDINGS)))
+        if not whole and only:
+            bare = bare_name(key)
+            whole = self._first(self._by_name, (bare + end for end in ("", *MASK_ENDINGS)))
         if len(whole) > 1:
             return f"has {len(whole)} masks ({_names(whole)}); leave one of them"
         if not whole:
@@ -124,6 +137,17 @@ class MaskIndex:
         if doubled:
             return f"has {len(doubled)} masks for one class ({_names(doubled)}); leave one of them"
         return FoundMask(tuple(path for _, path in found), tuple(numbers))
+
+
+def bare_name(key: str) -> str:
+    """A key without its folders.
+
+    Examples
+    --------
+    >>> bare_name("ward/p1")
+    'p1'
+    """
+    return key.rpartition("/")[2]
 
 
 def _spellings(name: str) -> list[str]:

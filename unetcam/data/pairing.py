@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from unetcam.data.classes import ClassTable
 from unetcam.data.expanding import expand_volumes
 from unetcam.data.files import IMAGE_SUFFIXES, key_of, split_suffix, walk
 from unetcam.data.manifest import read_manifest
-from unetcam.data.mask_index import MaskIndex
+from unetcam.data.mask_index import MaskIndex, bare_name
 from unetcam.data.samples import IGNORE, Sample, Skipped, readable, shown
 from unetcam.errors import DataError
 
@@ -111,7 +111,7 @@ def _find(images: Path, masks: Path | None, classes: ClassTable | None) -> Found
         raise DataError(
             f"{shown(masks)} is a file and {shown(images)} a folder; give a folder of masks"
         )
-    index = MaskIndex(masks, classes, set() if not apart else {images.resolve()})
+    index = MaskIndex(masks, classes, {images.resolve()} if apart else (), shared=not apart)
     if not apart:
         by_key = {key: paths for key, paths in by_key.items() if not index.is_mask_name(key)}
     samples, unpaired = _paired(by_key, index)
@@ -126,7 +126,7 @@ def _single(image: Path, masks: Path | None, classes: ClassTable | None) -> Foun
     key = key_of(Path(image.name))
     if masks is None or not masks.is_dir():
         return [Sample(readable(key), image, masks)], []
-    return _paired({key: [image]}, MaskIndex(masks, classes, set()))
+    return _paired({key: [image]}, MaskIndex(masks, classes))
 
 
 def _by_key(files: list[Path], root: Path) -> dict[str, list[Path]]:
@@ -148,6 +148,7 @@ def _unique(by_key: dict[str, list[Path]], root: Path) -> list[tuple[str, Path]]
 def _paired(by_key: dict[str, list[Path]], index: MaskIndex) -> Found:
     samples: list[Sample] = []
     skipped: list[Skipped] = []
+    namesakes = Counter(map(bare_name, by_key))
     for key, paths in by_key.items():
         name = readable(key)
         if len(paths) > 1:
@@ -157,7 +158,7 @@ def _paired(by_key: dict[str, list[Path]], index: MaskIndex) -> Found:
                 Skipped(readable(f"{key}{path.suffix}"), readable(path), reason) for path in paths
             ]
             continue
-        found = index.find(key, by_key.keys())
+        found = index.find(key, by_key.keys(), only=namesakes[bare_name(key)] == 1)
         if isinstance(found, str):
             reason = f"the image {shown(paths[0])} {found}"
             skipped.append(Skipped(name, readable(paths[0]), reason))

@@ -121,7 +121,7 @@ def _other_decoder(path: Path, page: Any, indices: bool) -> Pixels:
             image: Image.Image = Image.open(path, formats=("TIFF",))
     except (DataError, UnidentifiedImageError) as error:
         raise DataError(
-            "its compression needs one more package: pip install imagecodecs"
+            "it is damaged, or its compression needs one more package: pip install imagecodecs"
         ) from error
     with image:
         image.load()

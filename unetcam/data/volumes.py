@@ -97,7 +97,7 @@ class Volume:
             return proxy
         if self._whole is None:
             plain = (proxy.slope, proxy.inter) == (1, 0)
-            whole = proxy.get_unscaled() if plain else proxy.get_scaled(np.float32)
+            whole = proxy.get_unscaled() if plain else np.asarray(proxy, dtype=np.float32)
             self._whole = np.asarray(whole).reshape(self._shape)
         return self._whole
 
