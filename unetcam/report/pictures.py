@@ -76,7 +76,8 @@ def write_maps(
     layers, strides = choose_layers(network, how.layers)
     preprocessing = preprocessing_of(network, model.size, how)
     dataset = SegmentationDataset(samples, table, preprocessing)
-    folders = {sample.id: out / file_name(sample.id) for sample in samples}
+    ids = [sample.id for sample in samples]
+    folders = {one: out / name for one, name in zip(ids, file_names(ids), strict=True)}
     taken = [folder for folder in folders.values() if folder.exists()]
     if taken and not force:
         raise RunError(
@@ -105,18 +106,20 @@ def write_maps(
     return written, skipped
 
 
-def file_name(text: str) -> str:
-    """A name that every file system takes and that stays unique.
+def file_names(texts: Sequence[str]) -> list[str]:
+    """Names that every file system takes, each another.
 
-    >>> file_name("patient-1/slice_2")
-    'patient-1_slice_2-0c9ef9'
-    >>> file_name("up1.conv")
-    'up1.conv'
+    >>> file_names(["grey matter", "grey/matter", "up1.conv", "<b>"])
+    ['grey_matter', 'grey_matter-afa726', 'up1.conv', '_b_']
     """
-    safe = re.sub(r"[^\\w.-]", "_", text, flags=re.ASCII).lstrip(".") or "_"
-    if safe == text and len(safe) <= 100:
-        return safe
-    return f"{safe[:100]}-{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:6]}"
+    names: list[str] = []
+    for text in texts:
+        name = re.sub(r"[^\w.-]", "_", text)[:100].lstrip(".") or "_"
+        if name.lower() in {other.lower() for other in names}:
+            digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+            name = f"{name}-{digest[:6]}"
+        names.append(name)
+    return names
 
 
 def _samples(images: Sequence[Path]) -> tuple[list[Sample], list[Skipped]]:
@@ -151,12 +154,13 @@ def _write(folder: Path, picture: Picture, table: ClassTable) -> list[Path]:
     with replacing(raw) as draft, draft.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
     written = [raw]
-    for layer in picture.maps:
-        for index, name in enumerate(table.names):
+    class_files = file_names(table.names)
+    for layer, layer_file in zip(picture.maps, file_names(list(picture.maps)), strict=True):
+        for index, class_file in enumerate(class_files):
             drawn = overlay(
                 item.image, picture.scaled(layer, index), prediction=picture.prediction == index
             )
-            path = folder / f"{file_name(layer)}.{file_name(name)}.png"
+            path = folder / f"{layer_file}.{class_file}.png"
             with replacing(path) as draft, draft.open("wb") as handle:
                 Image.fromarray(drawn).save(handle, "PNG")
             written.append(path)
