@@ -107,7 +107,9 @@ def _as_displayed(pixels: Pixels, photometric: int, indices: bool) -> Pixels:
     if photometric == _CMYK:
         if pixels.dtype != np.uint8 or pixels.shape[2] != 4:
             raise DataError("its CMYK colours aren't read; convert it to RGB")
-        return np.asarray(Image.fromarray(pixels, "CMYK").convert("RGB"))
+        height, width = pixels.shape[:2]
+        image = Image.frombytes("CMYK", (width, height), np.ascontiguousarray(pixels).tobytes())
+        return np.asarray(image.convert("RGB"))
     return pixels
 
 
