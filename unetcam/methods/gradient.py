@@ -46,7 +46,10 @@ class GradCAM(_ChannelWeighted):
     name = "gradcam"
     title = "Grad-CAM"
     formula = "relu(sum_k mean(G^k) A^k)"
-    paper = "Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2; Vinogradova et al., Seg-Grad-CAM, AAAI 2020"
+    paper = (
+        "Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2; "
+        "Vinogradova et al., Seg-Grad-CAM, AAAI 2020"
+    )
     when = "The default: which features speak for the class, with one weight for each."
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
