@@ -75,6 +75,7 @@ class RichProgress:
             TimeRemainingColumn(),
             console=self._console,
             disable=quiet,
+            transient=True,
         )
         self._task: Any = None
         self._skipped = self._done = self._total = 0

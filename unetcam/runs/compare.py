@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from unetcam.errors import RunError
+from unetcam.runs.config import same_preprocessing
 from unetcam.runs.rundata import RunData
 from unetcam.runs.summary import OF_THE_MODEL
 
@@ -182,6 +182,8 @@ def signed_rank(differences: NDArray[np.float64]) -> float:
         return float("nan")
     if not np.any(differences):
         return 1.0
+    from scipy import stats  # takes long to import, and only a comparison needs it
+
     return float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
 
 
@@ -231,7 +233,7 @@ def _other_differences(a: RunData, b: RunData) -> list[str]:
             notes.append(f"The runs differ in {name}: {_auto(mine)} in A, {_auto(theirs)} in B.")
     if a.config.get("data_digest") != b.config.get("data_digest"):
         notes.append("The runs' images or masks are not the same files; images are paired by name.")
-    if a.config.get("preprocessing") != b.config.get("preprocessing"):
+    if not same_preprocessing(a.config["preprocessing"], b.config["preprocessing"]):
         notes.append("The runs differ in preprocessing.")
     shared = set(a.classes.names) & set(b.classes.names)
     names = dict.fromkeys((*a.classes.names, *b.classes.names))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+import yaml
 from torch import nn
 
 from unetcam.errors import RunError
@@ -135,7 +136,9 @@ class RunConfig:
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits that differ where the result may differ."""
-        return digest_of({"schema_version": SCHEMA_VERSION, **self.to_dict()})
+        values = self.to_dict()
+        values["preprocessing"] = preprocessing_options(self.preprocessing)
+        return digest_of({"schema_version": SCHEMA_VERSION, **values})
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Which settings another run's values have otherwise, in words a person can act on."""
@@ -144,6 +147,8 @@ class RunConfig:
         for name, value in mine.items():
             theirs = other.get(name)
             if theirs == value:
+                continue
+            if name == "preprocessing" and same_preprocessing(value, theirs):
                 continue
             if name in _DIGESTS:
                 found.append(_DIGESTS[name])
@@ -203,6 +208,21 @@ def check_options(
         raise RunError(f"{workers} workers can't read anything: use 0 (read here) or more.")
     if limit is not None and limit < 1:
         raise RunError(f"A limit of {limit} leaves no image: use 1 or more.")
+
+
+def preprocessing_options(text: str) -> Any:
+    """What determines a preprocessing: its options, without the libraries' versions beside them.
+
+    >>> preprocessing_options("{options: {stride: 8}, pipeline: {__version__: 2.0.8}}")
+    {'stride': 8}
+    """
+    content = yaml.safe_load(text)
+    return content["options"] if isinstance(content, Mapping) and "options" in content else text
+
+
+def same_preprocessing(one: Any, other: Any) -> bool:
+    """Whether two YAML texts of a preprocessing say the same."""
+    return preprocessing_options(str(one)) == preprocessing_options(str(other))
 
 
 def model_digest(model: nn.Module) -> str:

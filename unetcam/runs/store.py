@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from unetcam.data import Skipped
 from unetcam.errors import RunError
-from unetcam.runs.config import SCHEMA_VERSION, RunConfig
+from unetcam.runs.config import SCHEMA_VERSION, RunConfig, preprocessing_options
 from unetcam.runs.files import TEMPORARY, FolderLock, remove_tree, replacing, write_json, write_text
 from unetcam.runs.versions import versions
 
@@ -79,6 +79,7 @@ class RunStore:
     ) -> None:
         self.folder = folder
         self.config = config
+        self.fingerprint = config.fingerprint()
         if folder.exists() and not folder.is_dir():
             raise RunError(f"'{folder}' is a file: name a folder for the run.")
         try:
@@ -109,7 +110,7 @@ class RunStore:
         meta = read_meta(self.folder)
         if meta is None:
             return "new"
-        same = meta.get("fingerprint") == self.config.fingerprint()
+        same = meta.get("fingerprint") == self.fingerprint
         if same and not force and meta.get("status") != "failed":
             return "finished" if meta.get("status") == "finished" else "resumed"
         if not force and meta.get("status") != "failed":
@@ -127,10 +128,11 @@ class RunStore:
             self.meta: dict[str, Any] = {
                 "schema_version": SCHEMA_VERSION,
                 "status": "running",
-                "fingerprint": self.config.fingerprint(),
+                "fingerprint": self.fingerprint,
                 "command": list(command),
                 "config": self.config.to_dict(),
                 "seed": self.config.seed,
+                "statistics": _statistics(self.config.preprocessing),
                 "versions": versions(),
                 "started": _now(),
                 "finished": None,
@@ -155,7 +157,7 @@ class RunStore:
                 draft.unlink(missing_ok=True)
         remove_tree(self.folder / DRAFT)
         if self.state == "finished":
-            _remove_parts(self.folder, self.config.fingerprint())
+            _remove_parts(self.folder, self.fingerprint)
 
     def _save(self) -> None:
         write_json(self.folder / RUN_JSON, self.meta)
@@ -169,7 +171,10 @@ class RunStore:
 
     def done(self) -> set[int]:
         """The numbers of the parts that are written."""
-        return {int(path.stem) for path in _parts_of(self.folder, self.config.fingerprint())}
+        return {int(path.stem) for path in self._paths()}
+
+    def _paths(self) -> list[Path]:
+        return _parts_of(self.folder, self.fingerprint)
 
     def _part(self, number: int) -> Path:
         return self.folder / PARTS / f"{number:06d}.parquet"
@@ -180,7 +185,7 @@ class RunStore:
         # pandas' own metadata names its version: the files of two machines would differ
         table = table.replace_schema_metadata(
             {
-                _FINGERPRINT: self.config.fingerprint(),
+                _FINGERPRINT: self.fingerprint,
                 _SKIPPED: json.dumps([asdict(one) for one in skipped]),
             }
         )
@@ -188,13 +193,13 @@ class RunStore:
             pq.write_table(table, draft)
 
     def _parts(self) -> Iterator[pa.Table]:
-        for path in _parts_of(self.folder, self.config.fingerprint()):
+        for path in self._paths():
             yield pq.read_table(path)
 
     def skipped(self) -> list[Skipped]:
         """The images that were skipped in the written parts, in order."""
         found: list[Skipped] = []
-        for path in _parts_of(self.folder, self.config.fingerprint()):
+        for path in self._paths():
             metadata = pq.read_schema(path).metadata or {}
             found += [Skipped(**one) for one in json.loads(metadata.get(_SKIPPED, b"[]"))]
         return found
@@ -225,7 +230,7 @@ class RunStore:
                 f"'{first.file}', because: {first.reason}"
             )
         self.update(status="finished", finished=_now())
-        _remove_parts(self.folder, self.config.fingerprint())
+        _remove_parts(self.folder, self.fingerprint)
 
     def _merge(self) -> tuple[int, int]:
         """Join the parts one at a time, so that memory doesn't grow; count rows and images."""
@@ -341,6 +346,14 @@ def _remove_parts(folder: Path, fingerprint: str) -> None:
         path.unlink(missing_ok=True)
     with suppress(OSError):
         (folder / PARTS).rmdir()
+
+
+def _statistics(preprocessing: str) -> dict[str, Any]:
+    """What the images are normalised with."""
+    options = preprocessing_options(preprocessing)
+    if not isinstance(options, dict):
+        return {}
+    return {name: options.get(name) for name in ("mean", "std", "max_value")}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unetcam.errors import RunError
+from unetcam.runs.files import (
+    FolderLock,
+    digest_of,
+    file_digest,
+    file_digests,
+    remove_tree,
+    replacing,
+    write_json,
+)
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("before")
+
+    def fail_halfway() -> None:
+        with replacing(target) as draft:
+            draft.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_json_takes_names_that_are_no_text(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "bild-\udcff.png", "ü": 1})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {
+        "name": "bild-\udcff.png",
+        "ü": 1,
+    }
+
+
+def test_digests_agree_with_hashlib_and_name_what_cannot_be_read(tmp_path: Path) -> None:
+    path, missing = tmp_path / "a", tmp_path / "none"
+    path.write_bytes(b"x" * 3_000_000)
+    expected = hashlib.sha256(b"x" * 3_000_000).hexdigest()
+    assert file_digest(path) == expected
+    assert file_digests([path, missing, path]) == {str(path): expected, str(missing): "unreadable"}
+
+
+def test_a_digest_tells_values_apart_but_not_their_order() -> None:
+    assert digest_of({"a": 1, "b": [1, 2]}) == digest_of({"b": [1, 2], "a": 1})
+    assert digest_of({"a": [1, 2]}) != digest_of({"a": [2, 1]})
+
+
+def test_a_second_process_is_told_that_the_folder_is_being_written(tmp_path: Path) -> None:
+    code = (
+        "import fcntl, sys\n"
+        "handle = open(sys.argv[1], 'ab')\n"
+        "fcntl.flock(handle, fcntl.LOCK_EX)\n"
+        "print('locked', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-S", "-c", code, str(tmp_path / FolderLock.NAME)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(RunError, match="Another process is writing"):
+            FolderLock(tmp_path)
+        other.kill()  # a lock ends with its process, however that ends
+    FolderLock(tmp_path).release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_of_this_process_excludes_as_well(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    with pytest.raises(RunError, match="Another process"):
+        FolderLock(tmp_path)
+    lock.release()
+
+
+def test_removing_a_tree_leaves_what_links_point_to(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "a").write_text("a")
+    tree = tmp_path / "tree"
+    (tree / "deep").mkdir(parents=True)
+    (tree / "deep" / "link").symlink_to(kept)
+    remove_tree(tree)
+    assert not tree.exists()
+    assert (kept / "a").exists()

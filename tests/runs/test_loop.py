@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tests.runs.factory import TinyUNet, plan, write_data
+from unetcam import UNetCAM, targets
+from unetcam.analysis import measure
+from unetcam.data import Skipped
+from unetcam.errors import RunError
+from unetcam.runs import Plan, RunData, execute
+from unetcam.runs.explain import Explainer
+from unetcam.runs.loop import Silent, chunks, dataset_of, read_ahead, settings_of
+
+
+class Recorder(Silent):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.lost: list[Skipped] = []
+        self.done = self.total = 0
+
+    def begin(self, total: int, done: int) -> None:
+        self.total, self.done = total, done
+
+    def advance(self, images: int) -> None:
+        self.done += images
+
+    def skipped(self, one: Skipped) -> None:
+        self.lost.append(one)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def run(ready: Plan, out: Path, **options: Any) -> RunData:
+    return execute(ready.network.model, ready.samples, ready.skipped, ready.config, out, **options)
+
+
+def mixed(index: int) -> tuple[int, int]:
+    return [(24, 20), (17, 33), (24, 20), (20, 24)][index % 4]
+
+
+class StopAfter(Recorder):
+    """Ctrl-C after so many images."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self._left = images
+
+    def advance(self, images: int) -> None:
+        super().advance(images)
+        self._left -= images
+        if self._left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_there_is_one_row_per_image_layer_and_class_in_that_order(tmp_path: Path) -> None:
+    found = run(plan(tmp_path, 5, size=mixed), tmp_path / "run")
+    keys = [
+        (f"im{i:02d}", layer, index)
+        for i in range(5)
+        for layer in ("up1", "up2")
+        for index in range(3)
+    ]
+    rows = found.rows
+    assert list(zip(rows["image"], rows["layer"], rows["class_index"], strict=True)) == keys
+    assert found.layers == ["up1", "up2"]
+    assert set(rows.loc[rows["layer"] == "up1", "stage_stride"]) == {2}
+    assert set(rows["target"]) == {"class"}
+    assert rows["empty"].dtype == bool
+    assert rows["truth_pixels"].dtype == np.int64
+
+
+@pytest.mark.parametrize("kind", ["class", "predicted", "truth"])
+def test_the_numbers_are_those_of_the_maps_brought_back_one_image_at_a_time(
+    tmp_path: Path, kind: str
+) -> None:
+    ready = plan(tmp_path, 4, size=mixed, target=kind)
+    rows = run(ready, tmp_path / "run").rows
+    dataset = dataset_of(ready.samples, ready.config)
+    for position, sample in enumerate(ready.samples):
+        item = dataset[position]
+        assert not isinstance(item, Skipped)
+        make = {
+            "class": targets.ClassScore,
+            "predicted": targets.PredictedRegion,
+            "truth": lambda c, m=item.prepared.mask: targets.TruthRegion(c, m),
+        }[kind]
+        with UNetCAM(ready.network.model, layers=["up1", "up2"]) as cam:
+            result = cam(item.prepared.image[None], [make(c) for c in range(3)])
+        frame = item.prepared.frame
+        prediction = frame.restore(result.logits).argmax(1)
+        for layer, maps in result.resized(frame.padded).maps.items():
+            expected = measure(
+                frame.restore(maps), range(3), torch.from_numpy(item.truth)[None], prediction,
+                num_classes=3,
+            )  # fmt: skip
+            ours = rows[(rows["image"] == sample.id) & (rows["layer"] == layer)]
+            for name, values in expected.items():
+                # batches of another size round otherwise in single precision
+                np.testing.assert_allclose(
+                    ours[name].to_numpy(float), values[0].double().numpy(),
+                    rtol=1e-3, atol=1e-4, err_msg=f"{sample.id} {layer} {name}",
+                )  # fmt: skip
+
+
+@pytest.mark.parametrize("stop", [1, 16, 17, 33])
+def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_rows(
+    tmp_path: Path, stop: int
+) -> None:
+    ready = plan(tmp_path, 36, size=mixed, batch_size=3)
+    run(ready, tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        run(ready, tmp_path / "stopped", progress=StopAfter(stop))
+    told = Recorder()
+    run(ready, tmp_path / "stopped", progress=told)
+    assert told.done == told.total == 36
+    straight, stopped = (tmp_path / name / "rows.parquet" for name in ("straight", "stopped"))
+    assert straight.read_bytes() == stopped.read_bytes()
+    for name in ("rows.csv", "summary.csv", "skipped.csv"):
+        assert (tmp_path / "straight" / name).read_bytes() == (
+            tmp_path / "stopped" / name
+        ).read_bytes()
+
+
+def test_worker_processes_give_the_same_rows(tmp_path: Path) -> None:
+    ready = plan(tmp_path, 7, size=mixed)
+    here = run(ready, tmp_path / "here", workers=0)
+    there = run(ready, tmp_path / "there", workers=2)
+    pd.testing.assert_frame_equal(here.rows, there.rows)
+
+
+def test_a_finished_run_is_not_explained_again(tmp_path: Path) -> None:
+    ready = plan(tmp_path, 3)
+    run(ready, tmp_path / "run")
+    before = (tmp_path / "run" / "rows.parquet").stat().st_mtime_ns
+    told = Recorder()
+    run(ready, tmp_path / "run", progress=told)
+    assert told.total == 0
+    assert "finished already" in told.notes[0]
+    assert (tmp_path / "run" / "rows.parquet").stat().st_mtime_ns == before
+
+
+def test_a_broken_image_is_reported_and_the_others_are_explained(tmp_path: Path) -> None:
+    write_data(tmp_path, 5)
+    (tmp_path / "images" / "im01.png").write_bytes(b"not an image")
+    Image.fromarray(np.full((24, 20), 77, np.uint8)).save(tmp_path / "masks" / "im03.png")
+    told = Recorder()
+    found = run(plan(tmp_path), tmp_path / "run", progress=told, workers=1)
+    assert list(dict.fromkeys(found.rows["image"])) == ["im00", "im02", "im04"]
+    assert [one.id for one in found.skipped] == ["im01", "im03"]
+    assert "77" in found.skipped[1].reason
+    assert told.lost == found.skipped
+    assert told.done == 5
+    table = pd.read_csv(tmp_path / "run" / "skipped.csv")
+    assert list(table["id"]) == ["im01", "im03"]
+
+
+class FailsOnBright(nn.Module):
+    """Fails where an image of the batch is white; gives NaN where one is black."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        if (x.flatten(1).amin(1) >= 1).any():
+            raise RuntimeError("the scene is too bright\nand more")
+        nan = torch.where(x.flatten(1).amax(1) <= 0, torch.nan, 0.0)
+        return self.net(x) + nan[:, None, None, None]
+
+
+def test_only_the_image_that_makes_a_batch_fail_is_skipped(tmp_path: Path) -> None:
+    write_data(tmp_path, 6)
+    for index, value in ((1, 255), (4, 0)):
+        Image.fromarray(np.full((24, 20, 3), value, np.uint8)).save(
+            tmp_path / "images" / f"im{index:02d}.png"
+        )
+    ready = plan(tmp_path, batch_size=3)
+    torch.manual_seed(0)
+    model = FailsOnBright(ready.network.model)
+    layers = ("net.up1", "net.up2")
+    config = type(ready.config).from_dict({**ready.config.to_dict(), "layers": layers})
+    found = execute(model, ready.samples, [], config, tmp_path / "run")
+    assert sorted(set(found.rows["image"])) == ["im00", "im02", "im03", "im05"]
+    bright, dark = found.skipped
+    assert "RuntimeError: the scene is too bright" in bright.reason
+    assert "more" not in bright.reason
+    assert "NaN" in dark.reason or "finite" in dark.reason
+
+
+def test_when_every_image_is_broken_the_run_fails_and_says_why(tmp_path: Path) -> None:
+    images, _ = write_data(tmp_path, 2)
+    for path in images.iterdir():
+        path.write_bytes(b"not an image")
+    with pytest.raises(RunError, match="all 2 were skipped"):
+        run(plan(tmp_path), tmp_path / "run")
+
+
+def test_a_worker_that_dies_is_told_in_one_sentence(tmp_path: Path) -> None:
+    ready = plan(tmp_path, 4)
+    dataset = dataset_of(ready.samples, ready.config)
+    with pytest.raises(RunError, match="fewer --workers"):
+        list(read_ahead(_Deadly(dataset), range(4), 1))  # type: ignore[arg-type]
+
+
+class _Deadly:
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        import os
+
+        os._exit(9)
+
+
+def test_batches_do_not_depend_on_where_a_run_was_stopped() -> None:
+    for count in (1, 15, 16, 17, 100):
+        for batch in (1, 3, 4, 5, 16, 40):
+            parts = chunks(count, batch)
+            assert [i for part in parts for i in part] == list(range(count))
+            assert all(len(part) % batch == 0 for part in parts[:-1])
+
+
+def test_pixels_that_are_ignored_count_nowhere(tmp_path: Path) -> None:
+    write_data(tmp_path, 2)
+    path = tmp_path / "masks" / "im00.png"
+    mask = np.array(Image.open(path))
+    mask[:4] = 250
+    Image.fromarray(mask).save(path)
+    rows = run(plan(tmp_path, ignore_index=250), tmp_path / "run").rows
+    counted = rows[(rows["image"] == "im00") & (rows["layer"] == "up1")]["truth_pixels"].sum()
+    assert counted == 20 * 20
+
+
+def test_a_truth_region_fits_a_network_with_smaller_logits(tmp_path: Path) -> None:
+    class Half(TinyUNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.avg_pool2d(super().forward(x), 2)
+
+    ready = plan(tmp_path, 3, target="truth")
+    torch.manual_seed(0)
+    rows = execute(Half().eval(), ready.samples, [], ready.config, tmp_path / "run").rows
+    assert set(rows["image"]) == {"im00", "im01", "im02"}
+    assert rows["truth_energy"].notna().any()
+
+
+def test_pictures_are_in_the_images_own_frame_and_scaled_to_one(tmp_path: Path) -> None:
+    ready = plan(tmp_path, 2, size=lambda i: (17, 33))
+    dataset = dataset_of(ready.samples, ready.config)
+    items = [item for item in (dataset[0], dataset[1]) if not isinstance(item, Skipped)]
+    config = ready.config
+    with Explainer(
+        ready.network.model, config.layers, config.strides, settings_of(config)
+    ) as explainer:
+        pictures = explainer.pictures(items)
+    for item, picture in zip(items, pictures, strict=True):
+        assert picture.item is item
+        assert picture.prediction.shape == item.truth.shape == (17, 33)
+        for index in range(3):
+            scaled = picture.scaled("up1", index)
+            assert scaled.shape == (17, 33)
+            assert scaled.max() in (0.0, 1.0)
+
+
+def test_mixed_precision_gives_nearly_the_same_overlap(tmp_path: Path) -> None:
+    exact = run(plan(tmp_path, 3), tmp_path / "exact").rows
+    mixed_precision = run(plan(tmp_path, amp=True), tmp_path / "amp").rows
+    assert not exact["entropy"].equals(mixed_precision["entropy"])
+    # bfloat16 carries 8 bits: maps agree to some per cent
+    np.testing.assert_allclose(exact["entropy"], mixed_precision["entropy"], atol=0.1)
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    ready = plan(tmp_path, 64, size=lambda i: (48, 48), batch_size=4)
+    peaks = {}
+    for count in (16, 16, 64):  # the first fills caches
+        tracemalloc.start()
+        config = type(ready.config).from_dict({**ready.config.to_dict(), "samples": count})
+        execute(
+            ready.network.model, ready.samples[:count], [], config, tmp_path / f"run{count}",
+            force=True,
+        )  # fmt: skip
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    # rows of 48 more images are 288 x 75 numbers, which pandas holds a few times at the end;
+    # the images themselves would be 48 x 48 x (3 + 8 + 12 + 8) bytes x 48
+    assert peaks[64] - peaks[16] < 2_500_000
