@@ -68,3 +68,14 @@ def test_a_mask_that_is_not_bool_is_refused() -> None:
 @given(st.integers(0, 10**6))
 def test_the_largest_square_of_a_root_is_the_number_itself(number: int) -> None:
     assert largest_square(number**0.5) == number
+
+
+@pytest.mark.parametrize("shape", [(3, 11, 13), (2, 6, 7, 9)])
+@pytest.mark.parametrize("block", [1, 30, 200])
+def test_working_in_blocks_changes_nothing(
+    shape: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = torch.rand(shape, generator=torch.Generator().manual_seed(2)) > 0.95
+    whole = squared_distance(masks, 9, spatial_dims=len(shape) - 1)
+    monkeypatch.setattr("unetcam.analysis.distance._BLOCK_CPU", block)
+    assert torch.equal(squared_distance(masks, 9, spatial_dims=len(shape) - 1), whole)

@@ -10,6 +10,10 @@ from torch.nn import functional as F
 
 from unetcam.analysis.checks import MeasureError
 
+_BLOCK_CPU = 1 << 18
+_BLOCK_CUDA = 1 << 25
+"""Values worked on at once: what a core's cache holds, and what keeps a GPU busy."""
+
 
 def _integer_dtype(reach: int) -> torch.dtype:
     """The smallest integer that holds a squared distance plus one more squared offset."""
@@ -36,21 +40,34 @@ def _along_last_axis(mask: Tensor, reach: int, dtype: torch.dtype) -> Tensor:
     return distance
 
 
-def _along_axis(squared: Tensor, axis: int, reach: int) -> Tensor:
-    """Min-plus convolution with the parabola: min over k of ``squared[x + k] + k ** 2``."""
-    size = squared.shape[axis]
+def _parabolas(squared: Tensor, reach: int) -> Tensor:
+    """Min over k of ``squared[:, x + k] + k ** 2`` for ``(R, n, K)`` lines along the middle."""
+    size = squared.shape[1]
     span = min(reach, size - 1)
-    padding = [0, 0] * (-axis - 1) + [span, span]
-    padded = F.pad(squared, padding, value=reach * reach + 1)
+    padded = F.pad(squared, (0, 0, span, span), value=reach * reach + 1)
     nearest = squared.clone()
-    candidate = torch.empty_like(squared)
+    candidate = torch.empty_like(nearest)
     for offset in range(1, span + 1):
-        before = padded.narrow(axis, span - offset, size)
-        after = padded.narrow(axis, span + offset, size)
+        before = padded.narrow(1, span - offset, size)
+        after = padded.narrow(1, span + offset, size)
         torch.minimum(before, after, out=candidate)
         candidate += offset * offset
         torch.minimum(nearest, candidate, out=nearest)
     return nearest
+
+
+def _along_axis(squared: Tensor, axis: int, reach: int) -> Tensor:
+    """The same along any axis but the last, in blocks that stay in a processor's cache."""
+    lines = squared.reshape(-1, squared.shape[axis], math.prod(squared.shape[axis + 1 :]))
+    block = _BLOCK_CUDA if squared.is_cuda else _BLOCK_CPU
+    columns = max(1, min(lines.shape[2], block // lines.shape[1]))
+    rows = max(1, block // (lines.shape[1] * columns))
+    found = torch.empty_like(lines)
+    for top in range(0, lines.shape[0], rows):
+        for left in range(0, lines.shape[2], columns):
+            part = slice(top, top + rows), slice(None), slice(left, left + columns)
+            found[part] = _parabolas(lines[part].contiguous(), reach)
+    return found.view(squared.shape)
 
 
 def squared_distance(mask: Tensor, reach: int, *, spatial_dims: int) -> Tensor:

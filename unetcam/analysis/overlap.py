@@ -65,20 +65,21 @@ def _ranked(ordered: Tensor, regions: Tensor, level: Tensor, peak: Tensor) -> tu
     size = hits[..., -1].long()
     place = torch.arange(1, count + 1, device=ordered.device, dtype=torch.int32)
 
-    # Equal values share a threshold: a cut is possible behind the last of them only.
+    # Equal values share a threshold: a cut is possible behind the last of them only. Factors of
+    # 0 and 1 blank out the rest, which is faster than filling by mask.
     last = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[:, 1:], ordered[:, :-1], out=last[:, :-1])
 
-    union = place + size[..., None] - hits
-    best_iou, where = (hits / union.double()).masked_fill_(~last | (ordered <= 0), -1.0).max(-1)
+    union = place + size.int()[..., None] - hits
+    best_iou, where = (hits / union.double() * (last & (ordered > 0)).double()).max(-1)
     threshold = _at(ordered.expand(2, -1, -1), where).double() / peak
 
-    at_cuts = hits.masked_fill(~last, 0)
+    cuts = last.int()
+    at_cuts = hits * cuts
     before = at_cuts.cummax(-1).values.roll(1, -1)
     before[..., 0] = 0
-    gained = (at_cuts - before).masked_fill_(~last, 0)
-    precision = hits / place.double()
-    average_precision = (gained * precision).sum(-1) / size
+    gained = (at_cuts - before) * cuts
+    average_precision = (gained * (hits / place.double())).sum(-1) / size
 
     chosen = (ordered >= level[:, None]).sum(-1).expand_as(size)
     common = _up_to(hits, chosen)
@@ -126,7 +127,7 @@ def overlap_numbers(evidence: Evidence, threshold: float) -> dict[str, Tensor]:
             "best_threshold": best_threshold[k],
             "ap": precision[k],
             "pointing": (top & near[k]).sum(-1) / top.sum(-1).double(),
-            "energy": torch.where(region, evidence.weights, 0.0).sum(-1) / evidence.mass,
+            "energy": (evidence.weights * region).sum(-1) / evidence.mass,
             "rank": rank[k],
         }
         numbers.update((f"{name}_{key}", where_known(known, v)) for key, v in values.items())
