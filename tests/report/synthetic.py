@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from unetcam.analysis import measure
+from unetcam.analysis import Geometry, measure
 from unetcam.report.examples import Example, choose_examples
 from unetcam.runs.summary import summarise
 
@@ -92,9 +92,9 @@ def character_map(
     if character == "scattered":
         values = 0.75 + 0.25 * noise + 0.1 * inside
     elif character == "hollow":
-        values = (depth / max(depth.max(), 1)) ** 2.5 + 0.01 * noise
+        values = (depth / max(depth.max(), 1)) ** 2.5 + 0.002 * noise
     else:
-        values = inside * (0.8 + 0.2 * noise) + 0.01 * noise
+        values = inside * (0.8 + 0.2 * noise) + 0.002 * noise
     if character == "elsewhere" and inside.any():
         away = ndimage.distance_transform_edt(~inside)
         y, x = np.unravel_index(int(away.argmax()), away.shape)
@@ -122,40 +122,50 @@ def make_run(
     rng = np.random.default_rng(seed)
     classes = len(names)
     layers = list(layer_names or (f"up{place + 1}" for place in range(len(strides))))
-    rows, pictures = [], {}
-    for number in range(images):
-        name = (image_names or {}).get(number, f"plate_{number:03d}")
-        truth = scene(rng, shape, classes, absent)
-        prediction = np.roll(truth, rng.integers(-4, 5, 2), (0, 1))
-        shade = np.linspace(60, 220, classes)[truth] + rng.normal(0, 12, shape)
-        picture = ndimage.gaussian_filter(shade, 0.7).clip(0, 255).astype(np.uint8)
-        maps = {}
-        for layer, stride in zip(layers, strides, strict=True):
-            stack = np.stack(
+    ids = [(image_names or {}).get(number, f"plate_{number:03d}") for number in range(images)]
+    truths = np.stack([scene(rng, shape, classes, absent) for _ in ids])
+    predictions = np.stack([np.roll(t, rng.integers(-4, 5, 2), (0, 1)) for t in truths])
+    maps = {
+        layer: np.stack(
+            [
                 [
                     character_map(rng, truth == index, characters[index], stride)
                     for index in range(classes)
                 ]
-            )
-            maps[layer] = stack
-            found = measure(
-                torch.from_numpy(stack)[None],
-                range(classes),
-                torch.from_numpy(truth)[None],
-                torch.from_numpy(prediction)[None],
-                num_classes=classes,
-            )
-            values = {key: value[0].tolist() for key, value in found.items()}
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "image": name, "layer": layer, "stage_stride": stride,
-                        "class_index": range(classes), "class_name": names,
-                        "target": "class", "method": "gradcam", **values,
-                    }
-                )
-            )  # fmt: skip
-        pictures[name] = (np.repeat(picture[..., None], 3, 2), truth, prediction, maps)
+                for truth in truths
+            ]
+        )
+        for layer, stride in zip(layers, strides, strict=True)
+    }
+    truth, prediction = torch.from_numpy(truths), torch.from_numpy(predictions)
+    geometry = Geometry(truth, range(classes), prediction, num_classes=classes)
+    found = {
+        layer: measure(
+            torch.from_numpy(stack), range(classes), truth, prediction,
+            num_classes=classes, geometry=geometry,
+        )
+        for layer, stack in maps.items()
+    }  # fmt: skip
+    rows = [
+        pd.DataFrame(
+            {
+                "image": name, "layer": layer, "stage_stride": stride,
+                "class_index": range(classes), "class_name": names,
+                "target": "class", "method": "gradcam",
+                **{key: value[number].tolist() for key, value in found[layer].items()},
+            }
+        )
+        for number, name in enumerate(ids)
+        for layer, stride in zip(layers, strides, strict=True)
+    ]  # fmt: skip
+    pictures = {}
+    for number, name in enumerate(ids):
+        shade = np.linspace(60, 220, classes)[truths[number]] + rng.normal(0, 12, shape)
+        grey = ndimage.gaussian_filter(shade, 0.7).clip(0, 255).astype(np.uint8)
+        pictures[name] = (
+            np.repeat(grey[..., None], 3, 2), truths[number], predictions[number],
+            {layer: stack[number] for layer, stack in maps.items()},
+        )  # fmt: skip
     table = pd.concat(rows, ignore_index=True)
     meta = {
         "schema_version": 1,

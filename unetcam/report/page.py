@@ -24,7 +24,7 @@ from unetcam.report.examples import Example
 from unetcam.report.findings import find_in_rows
 from unetcam.report.gallery import Gallery, file_names
 from unetcam.report.model import RunLike
-from unetcam.report.overlays import COLORMAP, outlined, overlay
+from unetcam.report.overlays import COLORMAP, outlined, overlay, resized
 from unetcam.report.overview import ClassSummary, cautions, class_summaries, empty_maps
 from unetcam.report.readings import prepared, readings
 from unetcam.report.text import number, percent, plural
@@ -34,6 +34,10 @@ from unetcam.report.thresholds import CRITERIA, HOT, MIN_SUPPORT, NAMES, SYMPTOM
 FOLD_CLASSES = 6
 #: Findings that stand open; the rest is one click away.
 OPEN_FINDINGS = 8
+
+#: Widths of an overlay's file, in pixels: outlines need room on small images, and files of huge
+#: ones would fill the disk.
+SMALLEST_FIGURE, LARGEST_FIGURE = 480, 1600
 
 METHODS = {
     "gradcam": "Grad-CAM",
@@ -99,7 +103,7 @@ def render(run: RunLike, examples: Sequence[Example]) -> str:
 
 
 def write_figures(run: RunLike, examples: Sequence[Example], folder: Path) -> None:
-    """Write every chart and every overlay at full size as PNG."""
+    """Write every chart and every overlay as PNG."""
     rows = prepared(run.rows)
     stats = tables.Stats(run.summary)
     classes, layers = tables.explained(run), list(run.layers)
@@ -143,13 +147,13 @@ def _example_pictures(
         truth, prediction = (
             mask == example.class_index for mask in (example.truth, example.prediction)
         )
-        yield f"{stem}_image", outlined(example.image, truth, prediction)
+        width = min(max(example.image.shape[1], SMALLEST_FIGURE), LARGEST_FIGURE)
+        yield f"{stem}_image", outlined(resized(example.image, width), truth, prediction)
         for layer, name in zip(run.layers, file_names(run.layers), strict=True):
             if layer in example.maps:
-                yield (
-                    f"{stem}_{name}",
-                    overlay(example.image, example.maps[layer], truth, prediction=prediction),
-                )
+                heat = example.maps[layer]
+                drawn = overlay(example.image, heat, truth, prediction=prediction, width=width)
+                yield f"{stem}_{name}", drawn
 
 
 def _content(run: RunLike, examples: Sequence[Example]) -> dict[str, Any]:
@@ -199,7 +203,7 @@ def _content(run: RunLike, examples: Sequence[Example]) -> dict[str, Any]:
         "skipped": run.skipped,
         "empty": empty_maps(run),
         "run_details": _flat(run.meta),
-        "hot": float(config.get("threshold", HOT)),
+        "hot": HOT,
         "min_support": MIN_SUPPORT,
         "image_count": int(run.rows["image"].nunique()),
     }

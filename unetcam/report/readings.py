@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import ceil, sqrt
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,9 @@ class Reading:
     """One symptom's number for one class at one layer, and what it amounts to.
 
     ``severity`` is ``None`` where the number is on the good side; ``support`` is the number of
-    images that have a finite value, ``affected`` how many of these are beyond the threshold.
+    images that have a value, ``affected`` how many of these are beyond the threshold. At least half
+    of the images have ``median`` or a worse number, at least a quarter have ``quartile`` or worse:
+    both are numbers of images, so that they agree with ``affected`` to the image.
     """
 
     symptom: Symptom
@@ -143,14 +145,13 @@ def _read(symptom: Symptom, index: int, name: str, layer: str, rows: pd.DataFram
 
 def _judge(criterion: Criterion, index: int, name: str, layer: str, rows: pd.DataFrame) -> Reading:
     values = rows[criterion.measure].to_numpy(float)
-    values = values[~np.isnan(values)]
+    values = np.sort(values[~np.isnan(values)])
+    values = values[::-1] if criterion.worse == "high" else values
     affected = sum(criterion.beyond(float(value)) for value in values)
     support = len(values)
-    worse_quarter = 0.75 if criterion.worse == "high" else 0.25
     median, quartile = (
-        (float(np.quantile(values, 0.5)), float(np.quantile(values, worse_quarter)))
-        if support
-        else (float("nan"), float("nan"))
+        float(values[ceil(share * support) - 1]) if support else float("nan")
+        for share in (USUAL_SHARE, SOME_SHARE)
     )
     severity: Severity | None = None
     if support and affected >= SOME_SHARE * support:
