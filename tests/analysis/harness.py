@@ -1,4 +1,4 @@
-"""One check for every measure: as function, as class, in half precision, across processes."""
+"""One check for every measure: as function, as class, across processes."""
 
 from __future__ import annotations
 

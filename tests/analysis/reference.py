@@ -222,10 +222,11 @@ class Scene:
 
     def rows(self, reference: Any) -> dict[str, Array]:
         """``reference(values, class, truth, prediction)`` for every map, as ``(B, T)`` arrays."""
-        maps = self.maps.float() if self.maps.dtype.itemsize == 2 else self.maps
         rows = [
             [
-                reference(maps[b, t].numpy(), c, self.truth[b].numpy(), self.prediction[b].numpy())
+                reference(
+                    self.maps[b, t].numpy(), c, self.truth[b].numpy(), self.prediction[b].numpy()
+                )
                 for t, c in enumerate(self.classes)
             ]
             for b in range(len(self.truth))

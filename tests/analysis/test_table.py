@@ -116,6 +116,17 @@ def test_an_image_of_ignored_pixels_alone_has_no_numbers() -> None:
     assert all(v.isnan().all() for v in found.values() if v.dtype == torch.float64)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_before_anything_is_summed(dtype: torch.dtype) -> None:
+    half, wide = Scene(12, (40, 40), dtype=dtype), Scene(12, (40, 40), dtype=dtype)
+    half.maps *= 400  # a sum over this image would overflow float16
+    wide.maps = half.maps.float()
+    wanted = measured(wide)
+    for name, value in measured(half).items():
+        torch.testing.assert_close(value, wanted[name], rtol=0, atol=0, equal_nan=True)
+    assert (wanted["leak_1"] > 0).any()
+
+
 def test_maps_with_a_graph_are_measured_without_it() -> None:
     truth = torch.zeros(1, 8, 8, dtype=torch.long)
     found = measure(torch.rand(1, 1, 8, 8, requires_grad=True), [0], truth, truth, num_classes=1)
