@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,3 +14,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page without figures, for tests of what happens around it."""
+    import unetcam.report.assemble
+
+    def write(run: object, examples: object, out: Path) -> Path:
+        page = out / "report.html"
+        page.write_text("<!doctype html>")
+        return page
+
+    monkeypatch.setattr(unetcam.report.assemble, "write_report", write)

@@ -21,7 +21,7 @@ from torch import nn
 from tests.runs.factory import TinyUNet
 
 
-def build(classes=3, seed=0):
+def build(classes=3, seed=2):
     torch.manual_seed(seed)
     return TinyUNet(classes)
 """

@@ -18,7 +18,8 @@ from unetcam.data import Skipped
 from unetcam.errors import RunError
 from unetcam.runs import Plan, RunData, execute
 from unetcam.runs.explain import Explainer
-from unetcam.runs.loop import Silent, chunks, dataset_of, read_ahead, settings_of
+from unetcam.runs.loop import Silent, chunks, dataset_of, settings_of
+from unetcam.runs.reading import read_ahead
 
 
 class Recorder(Silent):
@@ -205,6 +206,26 @@ def test_when_every_image_is_broken_the_run_fails_and_says_why(tmp_path: Path) -
         path.write_bytes(b"not an image")
     with pytest.raises(RunError, match="all 2 were skipped"):
         run(plan(tmp_path), tmp_path / "run")
+
+
+def test_what_workers_send_is_what_was_read(tmp_path: Path) -> None:
+    write_data(tmp_path, 3, mixed)
+    (tmp_path / "images" / "im01.png").write_bytes(b"not an image")
+    ready = plan(tmp_path)
+    dataset = dataset_of(ready.samples, ready.config)
+    for index, sent in zip((2, 1, 0), read_ahead(dataset, (2, 1, 0), 2), strict=True):
+        read = dataset[index]
+        if isinstance(read, Skipped) or isinstance(sent, Skipped):
+            assert read == sent
+            continue
+        assert sent.sample == read.sample
+        assert sent.prepared.frame == read.prepared.frame
+        assert torch.equal(sent.prepared.image, read.prepared.image)
+        assert sent.prepared.mask is not None
+        assert read.prepared.mask is not None
+        assert torch.equal(sent.prepared.mask, read.prepared.mask)
+        np.testing.assert_array_equal(sent.image, read.image)
+        np.testing.assert_array_equal(sent.truth, read.truth)
 
 
 def test_a_worker_that_dies_is_told_in_one_sentence(tmp_path: Path) -> None:

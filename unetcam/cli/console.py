@@ -74,7 +74,7 @@ class RichProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
-            disable=quiet,
+            disable=quiet or not self._console.is_terminal,
             transient=True,
         )
         self._task: Any = None

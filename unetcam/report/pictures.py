@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unetcam import methods
 from unetcam.data import ClassTable, Item, Sample, SegmentationDataset, Skipped, find_samples
 from unetcam.errors import DataError, RunError
 from unetcam.report.overlays import overlay
@@ -68,6 +69,7 @@ def write_maps(
             "Maps of the true region need masks: use --target class or predicted, or `unetcam "
             "report` for images with masks."
         )
+    methods.get(how.method)
     samples, skipped = _samples(images)
     network = open_network(model)
     names = tuple(f"class {index}" for index in range(network.classes))

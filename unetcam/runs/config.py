@@ -222,7 +222,7 @@ def preprocessing_options(text: str) -> Any:
 
 def same_preprocessing(one: Any, other: Any) -> bool:
     """Whether two YAML texts of a preprocessing say the same."""
-    return preprocessing_options(str(one)) == preprocessing_options(str(other))
+    return bool(preprocessing_options(str(one)) == preprocessing_options(str(other)))
 
 
 def model_digest(model: nn.Module) -> str:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, get_worker_info
 
 from unetcam.data import Item, Preprocessing, Sample, SegmentationDataset, Skipped
 from unetcam.errors import LayerError, ModelError, RunError, UnetcamError
 from unetcam.runs.config import RunConfig
 from unetcam.runs.explain import Explainer, Settings
+from unetcam.runs.reading import read_ahead
 from unetcam.runs.rundata import RunData, class_table
 from unetcam.runs.store import RunStore
 
 SMALLEST_CHUNK = 16
 BATCHES_IN_A_CHUNK = 4
-
-T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -193,49 +190,6 @@ def _explain_all(
         for number, part in todo:
             rows, failed = _Chunk(explainer, config.batch_size, progress).run(entries, len(part))
             store.append(number, rows, failed)
-
-
-def read_ahead(
-    dataset: SegmentationDataset, indices: Sequence[int], workers: int
-) -> Generator[Item | Skipped, None, None]:
-    """The data set's entries in the order of `indices`, read by worker processes.
-
-    Raises
-    ------
-    RunError
-        If a worker process dies.
-    """
-    workers = min(workers, len(indices))
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=list(indices),
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_quiet_worker if workers else None,
-    )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "worker" not in str(error).lower():
-            raise
-        raise RunError(
-            "A process that reads images was killed, often for want of memory: start the same "
-            "command again, with fewer --workers (0 reads without any)."
-        ) from error
-
-
-def _as_it_is(entry: T) -> T:
-    return entry
-
-
-def _quiet_worker(_: int) -> None:
-    """Workers leave Ctrl-C to the parent, and the cores to each other."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if get_worker_info() is not None:
-        import cv2
-
-        cv2.setNumThreads(0)
 
 
 class _Chunk:

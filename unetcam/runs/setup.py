@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from unetcam import methods
 from unetcam.cam import UNetCAM
 from unetcam.data import ClassTable, Preprocessing, Sample, Skipped, find_samples, require_any
 from unetcam.errors import LayerError, ModelError, RunError
@@ -319,6 +320,7 @@ def plan_run(
         workers=workers,
         limit=data.limit,
     )
+    methods.get(how.method)
     choose_device(model.device)
     classes = ClassTable.parse(data.classes, ignore_index=data.ignore_index)
     samples, skipped = _samples(data, classes)
