@@ -199,7 +199,7 @@ def test_takes_the_customary_key_of_several_that_fit(weights: State, path: Path)
 
 
 def test_several_that_fit_without_a_customary_key_are_named(weights: State, path: Path) -> None:
-    with pytest.raises(ModelError, match=r"several sets .*\(teacher, student\); .*key="):
+    with pytest.raises(ModelError, match=r"several sets .*\(teacher, student\); .*--key"):
         load({"teacher": weights, "student": numbers(Net(), seed=1)}, path)
 
 

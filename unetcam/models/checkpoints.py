@@ -238,7 +238,7 @@ def _best(fits: Sequence[_Fit], path: Path) -> _Fit:
                 return fit
     raise ModelError(
         f"{path} holds several sets of weights that fit the network "
-        f"({first_few([fit.key for fit in best])}); pass the right one as key=."
+        f"({first_few([fit.key for fit in best])}); name one with --key."
     )
 
 
