@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -36,6 +37,15 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 
+# Puts our pipes at the two numbers that Chromium expects; first out of the way of each other.
+_START = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(pipe), fcntl.F_DUPFD, 10) for pipe in sys.argv[1:3]]
+for number, pipe in zip((3, 4), pipes):
+    os.dup2(pipe, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
 
 def find_browser() -> str | None:
     """Path of a Chromium or Chrome, or None."""
@@ -56,10 +66,10 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         command_read, self._commands = os.pipe()
         self._answers, answer_write = os.pipe()
-        # the shell puts our pipes at the two numbers that Chromium expects
         arguments = [executable, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
+        pipes = [str(command_read), str(answer_write)]
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{command_read} 4>&{answer_write}', "sh", *arguments],
+            [sys.executable, "-c", _START, *pipes, *arguments],
             pass_fds=(command_read, answer_write),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

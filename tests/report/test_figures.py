@@ -31,7 +31,7 @@ def luminance(colour: str) -> float:
 def test_a_profile_stands_alone_and_takes_its_colours_from_the_page() -> None:
     svg = profile_svg(curves(5), "five layers")
     assert "http" not in svg
-    assert not re.search(r'\b(id|href|xlink|clip-path|font-family)\b', svg)
+    assert not re.search(r"\b(id|href|xlink|clip-path|font-family)\b", svg)
     for place in range(5):
         assert f"var(--layer-{place})" in svg
     assert "currentColor" in svg

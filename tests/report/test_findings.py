@@ -115,9 +115,7 @@ def test_few_images_give_a_note_at_most() -> None:
 
 def test_what_only_a_coarse_layer_shows_counts_one_step_less() -> None:
     def on(layer: str) -> float:
-        (finding,) = findings(
-            table(outside_far_share=lambda at, _: 0.9 if at == layer else 0.05)
-        )
+        (finding,) = findings(table(outside_far_share=lambda at, _: 0.9 if at == layer else 0.05))
         assert finding.layer == layer
         return {"high": 2, "medium": 1, "note": 0}[finding.severity]
 
@@ -254,9 +252,7 @@ def test_more_faulty_images_never_make_a_finding_milder(
     values: list[float], worse: list[int]
 ) -> None:
     def severity(numbers: list[float]) -> int:
-        rows = table(
-            images=len(numbers), layers=["up2"], outside_far_share=lambda _, i: numbers[i]
-        )
+        rows = table(images=len(numbers), layers=["up2"], outside_far_share=lambda _, i: numbers[i])
         found = [f for f in find_in_rows(rows, ["up2"]) if f.class_index == 1]
         return {"note": 1, "medium": 2, "high": 3}[found[0].severity] if found else 0
 

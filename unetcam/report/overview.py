@@ -104,14 +104,17 @@ def cautions(run: RunLike, lines: Sequence[ClassSummary]) -> list[str]:
             f"In fewer than {MIN_SUPPORT} images: {_listed(few)}. Numbers that stand on so few "
             "images can change a lot with the next one."
         )
-    often = [
-        f"{name} at {layer} ({empty} of {total})"
-        for name, layer, empty, total in empty_maps(run)
-        if empty > EMPTY_SHARE * total
+    often: dict[str, list[str]] = {}
+    for name, layer, empty, total in empty_maps(run):
+        if empty > EMPTY_SHARE * total:
+            often.setdefault(name, []).append(f"{layer} ({empty} of {total})")
+    places = [
+        f"{name} at {'every layer' if len(at) == len(run.layers) > 1 else _listed(at)}"
+        for name, at in often.items()
     ]
-    if often:
+    if places:
         said.append(
-            f"Often without any evidence, an empty map: {_listed(often)}. The other numbers there "
+            f"Often without any evidence, an empty map: {_listed(places)}. The other numbers there "
             "describe only the images that have a map."
         )
     return said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,9 @@ OPEN_FINDINGS = 8
 #: Widths of an overlay's file, in pixels: outlines need room on small images, and files of huge
 #: ones would fill the disk.
 SMALLEST_FIGURE, LARGEST_FIGURE = 480, 1600
+
+#: Characters of the layers' names in the header; a longer list is told by its ends.
+LONGEST_LIST = 60
 
 METHODS = {
     "gradcam": "Grad-CAM",
@@ -90,7 +94,9 @@ def render(run: RunLike, examples: Sequence[Example]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number, "plural": plural}
+    environment.filters |= {
+        "percent": percent, "number": number, "plural": plural, "breakable": breakable,
+    }  # fmt: skip
     source = environment.loader
     assert source is not None
     style, script = (
@@ -100,6 +106,18 @@ def render(run: RunLike, examples: Sequence[Example]) -> str:
     return environment.get_template("page.html").render(
         style=style, script=script, script_digest=digest, **_content(run, examples)
     )
+
+
+def breakable(text: str) -> Markup:
+    """The text, escaped, with places where a long name may be broken.
+
+    Examples
+    --------
+    >>> breakable("decoder.blocks<1>")
+    Markup('decoder.<wbr>blocks&lt;1&gt;')
+    """
+    parts = re.split(r"(?<=[._/\\-])", text)
+    return Markup("<wbr>").join(parts)
 
 
 def write_figures(run: RunLike, examples: Sequence[Example], folder: Path) -> None:
@@ -250,6 +268,8 @@ def _facts(run: RunLike, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     if run.skipped:
         images += f", {len(run.skipped)} skipped"
     layers = ", ".join(run.layers)
+    if len(layers) > LONGEST_LIST:
+        layers = f"from {run.layers[0]} to {run.layers[-1]}"
     facts = [
         ("Model", str(config.get("model", ""))),
         ("Method", METHODS.get(method, method)),
