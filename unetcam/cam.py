@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from unetcam import methods
 from unetcam.engine import collect
-from unetcam.errors import LayerError, ModelError
+from unetcam.engine.budget import memory_bytes
+from unetcam.engine.shifts import shift_derivatives
+from unetcam.errors import LayerError, ModelError, UnetcamError
+from unetcam.field import RegionField
 from unetcam.models.output import Output, is_map, pick_logits
 from unetcam.models.support import check_supported
 from unetcam.models.topology import find_layers
@@ -152,6 +155,59 @@ class UNetCAM:
         collected = collect(self.model, images, modules, score, self._method, output)
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
+
+    def field(
+        self,
+        image: Tensor,
+        layer: str | None = None,
+        *,
+        memory_budget: int | float | None = None,
+    ) -> RegionField:
+        """The region field of one image at one layer: see :class:`~unetcam.field.RegionField`.
+
+        It costs about one run of the part behind the layer per channel, and then gives the
+        Grad-CAM of any region and class without a backward.
+
+        Parameters
+        ----------
+        image : Tensor
+            (1, C, *spatial) or (C, *spatial), floating point, on the model's device.
+        layer : str, optional
+            One of :attr:`layers`; the last, finest one by default.
+        memory_budget : int or float, optional
+            Bytes for the tensors of a chunk of channels, or a share of what is free on the
+            device; half of that on a GPU and 1 GiB elsewhere by default.
+
+        Raises
+        ------
+        LayerError
+            For an unknown layer, and where an operation behind it has no forward-mode derivative.
+        UnetcamError
+            For a method other than Grad-CAM, which alone is a matter of one weight per channel
+            and linear in the score.
+        """
+        if self.method != "gradcam":
+            raise UnetcamError(
+                f"A field gives Grad-CAM maps, and this UNetCAM is set to '{self.method}': use "
+                "method='gradcam', or cam(...)."
+            )
+        images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
+        self._check_images(images)
+        if len(images) != 1:
+            raise ModelError(
+                f"A field belongs to one image, and {len(images)} were given: call it for each."
+            )
+        modules = self._modules(images) if layer is None else _resolve(self.model, [layer])
+        name, module = list(modules.items())[-1]
+        shifts = shift_derivatives(
+            self.model,
+            images,
+            name,
+            module,
+            lambda returned: self._logits(returned, images),
+            memory=memory_bytes(memory_budget, images.device),
+        )
+        return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
 
     def _modules(self, images: Tensor) -> Mapping[str, nn.Module]:
         if self._chosen is not None:
