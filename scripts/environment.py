@@ -18,7 +18,7 @@ def ready(extra: str) -> Path:
 
     Nothing is done where the same ``pyproject.toml`` was installed before.
     """
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - whichever Python started this
         sys.exit(f"unetcam needs Python 3.10 or later, and this is {sys.version.split()[0]}.")
     python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = VENV / f"unetcam-{extra}.stamp"
@@ -36,6 +36,7 @@ def ready(extra: str) -> Path:
     return python
 
 
-def run(python: Path, *arguments: str) -> int:
+def run(python: Path, *arguments: str, **variables: str) -> int:
     """Run a module of the environment in this clone; return its exit code."""
-    return subprocess.run([str(python), "-m", *arguments], cwd=ROOT).returncode
+    command = [str(python), "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}).returncode
