@@ -32,8 +32,8 @@ def write_maps(
 ) -> tuple[list[Path], list[Skipped]]:
     """Explain single images and write what is seen: what ``unetcam map`` does.
 
-    For every image there is a folder with one PNG per layer and class, the map over the image
-    with the predicted region's outline, and ``maps.npz``: ``classes`` (T,), ``layers`` (L,),
+    For every image there is a folder with one PNG per layer and class, the map (scaled by its own
+    maximum) over the image, and ``maps.npz``: ``classes`` (T,), ``layers`` (L,),
     ``prediction`` (H, W) int64, and for every layer ``map:<layer>`` (T, H, W), raw, float32. All
     in the image's own frame.
 
@@ -159,9 +159,7 @@ def _write(folder: Path, picture: Picture, table: ClassTable) -> list[Path]:
     class_files = file_names(table.names)
     for layer, layer_file in zip(picture.maps, file_names(list(picture.maps)), strict=True):
         for index, class_file in enumerate(class_files):
-            drawn = overlay(
-                item.image, picture.scaled(layer, index), prediction=picture.prediction == index
-            )
+            drawn = overlay(item.image, picture.scaled(layer, index))
             path = folder / f"{layer_file}.{class_file}.png"
             with replacing(path) as draft, draft.open("wb") as handle:
                 Image.fromarray(drawn).save(handle, "PNG")
