@@ -42,6 +42,8 @@ class UNetCAM:
         understood (deep supervision: the full-resolution head).
     example : Tensor, optional
         Images to trace the model on, so that :attr:`layers` is known at once.
+    shortcuts : bool
+        Whether the backwards leave out what no map needs; the maps are the same up to rounding.
 
     Raises
     ------
@@ -71,11 +73,13 @@ class UNetCAM:
         *,
         output: Output | None = None,
         example: Tensor | None = None,
+        shortcuts: bool = True,
     ) -> None:
         check_supported(model)
         self.model = model
         self._method = methods.get(method)
         self._output = output
+        self._shortcuts = shortcuts
         self._chosen = None if layers is None else _resolve(model, layers)
         self._traced: dict[str, nn.Module] | None = None
         if example is not None:
@@ -152,7 +156,9 @@ class UNetCAM:
         def output(returned: Any) -> Tensor:
             return self._logits(returned, images)
 
-        collected = collect(self.model, images, modules, score, self._method, output)
+        collected = collect(
+            self.model, images, modules, score, self._method, output, shortcuts=self._shortcuts
+        )
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
 

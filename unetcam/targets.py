@@ -96,10 +96,13 @@ class Score:
         (B,) differentiable; zero, without a gradient, where the region does not exist.
     defined : Tensor
         (B,) bool: whether the region exists in the image.
+    channel : int, optional
+        The one channel of the logits that the value depends on, where it is one.
     """
 
     value: Tensor
     defined: Tensor
+    channel: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,13 +153,15 @@ class Target(ABC):
         """Mean score over the region, for every image of the batch."""
         values = class_scores(logits, self.class_index, self.on).flatten(1)
         region = self.region(logits)
+        alone = self.on == "logits" and logits.shape[1] > 1
+        channel = self.class_index if alone else None
         if region is None:
             present = torch.ones(len(values), dtype=torch.bool, device=values.device)
-            return Score(values.mean(dim=1), present)
+            return Score(values.mean(dim=1), present, channel)
         inside = region.expand(logits.shape[0], *logits.shape[2:]).flatten(1)
         count = inside.sum(dim=1)
         total = torch.where(inside, values, torch.zeros_like(values)).sum(dim=1)
-        return Score(total / count.clamp(min=1), count > 0)
+        return Score(total / count.clamp(min=1), count > 0, channel)
 
 
 @dataclass(frozen=True)
@@ -325,7 +330,7 @@ class TruthRegion(_Masked):
     --------
     >>> logits = torch.tensor([[[[1.0, 3.0]], [[0.0, 8.0]]]])
     >>> TruthRegion(1, [[1, 0]]).score(logits)
-    Score(value=tensor([0.]), defined=tensor([True]))
+    Score(value=tensor([0.]), defined=tensor([True]), channel=1)
     >>> TruthRegion(1, [[0, 0]]).score(logits).defined
     tensor([False])
     """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from unetcam.engine.shortcuts import Shortcuts
 from unetcam.engine.state import preserved
 from unetcam.engine.taps import Taps
 from unetcam.errors import LayerError, NumericalError
@@ -21,11 +23,15 @@ class Scored(Protocol):
     def value(self) -> Tensor: ...
     @property
     def defined(self) -> Tensor: ...
+    @property
+    def channel(self) -> int | None: ...
 
 
 class Reduction(Protocol):
     """How a method condenses gradients: see :class:`unetcam.methods.Method`."""
 
+    @property
+    def needs_mean_only(self) -> bool: ...
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor: ...
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor: ...
 
@@ -57,6 +63,8 @@ def collect(
     score: Callable[[Tensor], Sequence[Scored]],
     method: Reduction,
     output: Callable[[Any], Tensor],
+    *,
+    shortcuts: bool = True,
 ) -> Collected:
     """Run one forward, and one backward per target from the logits to the deepest layer.
 
@@ -75,6 +83,9 @@ def collect(
     method : Reduction
     output : callable
         Picks the logits (B, C, *spatial) from whatever the model returns.
+    shortcuts : bool
+        Whether convolutions leave out what no map needs; see :class:`Shortcuts`. The maps are
+        the same up to rounding.
 
     Returns
     -------
@@ -95,10 +106,13 @@ def collect(
                 method.reduce(_at_least_single(activation), _at_least_single(gradient))
             )
 
-    with preserved(model), Taps(layers, on_gradient) as taps:
+    shortened = Shortcuts(sums_suffice=method.needs_mean_only)
+    with preserved(model), Taps(layers, on_gradient, shortened.leaf) as taps:
         # Made anew inside: an inference tensor of the caller's can't take part in a graph.
         images = images.clone() if images.is_inference() else images.detach()
-        logits = output(model(images))
+        with shortened if shortcuts else nullcontext():
+            logits = output(model(images))
+        restrict = shortened.head(logits)
         taps.seal()
         if not logits.requires_grad:
             raise LayerError(
@@ -108,6 +122,7 @@ def collect(
         with torch.autocast(logits.device.type, enabled=False):
             scores = score(logits)
             for done, target in enumerate(scores, start=1):
+                restrict(target.channel)
                 torch.autograd.grad(
                     target.value.sum(),
                     taps.leaves,

@@ -39,6 +39,8 @@ class Taps:
         The layers by name.
     on_gradient : callable
         Is given each layer's name, activation and gradient as they arrive in a backward.
+    on_leaf : callable, optional
+        Is given the tensor that flows on from each leaf.
 
     Attributes
     ----------
@@ -48,11 +50,17 @@ class Taps:
         Where a backward ends: pass them to ``torch.autograd.grad``.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], on_gradient: OnGradient) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Module],
+        on_gradient: OnGradient,
+        on_leaf: Callable[[Tensor], None] = lambda leaf: None,
+    ) -> None:
         self.activations: dict[str, Tensor] = {}
         self.leaves: list[Tensor] = []
         self._layers = layers
         self._on_gradient = on_gradient
+        self._on_leaf = on_leaf
         self._handles: list[RemovableHandle] = []
         self._leaf_names: set[str] = set()
         self._sealed = False
@@ -109,6 +117,8 @@ class Taps:
             self._handles.append(tap.register_full_backward_hook(self._receive(name)))
             # torch forbids in-place operations on what a hooked module gives, not on its clone.
             fresh: Tensor = tap(activation).clone()
+            if activation.is_leaf:
+                self._on_leaf(fresh)
             return fresh
 
         return hook

@@ -51,6 +51,7 @@ class GradCAM(_ChannelWeighted):
         "Vinogradova et al., Seg-Grad-CAM, AAAI 2020"
     )
     when = "The default: which features speak for the class, with one weight for each."
+    needs_mean_only = True
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return gradient.flatten(2).mean(dim=2)

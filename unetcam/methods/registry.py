@@ -23,6 +23,8 @@ class Method(ABC):
     formula: ClassVar[str]
     paper: ClassVar[str]
     when: ClassVar[str]
+    #: Whether `reduce` asks for no more of a gradient than each channel's spatial mean.
+    needs_mean_only: ClassVar[bool] = False
 
     @abstractmethod
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
