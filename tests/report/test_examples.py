@@ -15,6 +15,7 @@ def table(scores: list[float], pixels: float = 9.0) -> pd.DataFrame:
             "class_index": 1, "class_name": "cell", "class_iou": scores,
             "truth_pixels": pixels, "effective_area": 0.1, "outside_far_share": 0.0,
             "boundary_ratio": 1.0, "band_mass_ratio": 3.0,
+            "truth_energy": 0.9,
         }
     )  # fmt: skip
 

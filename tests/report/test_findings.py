@@ -97,6 +97,13 @@ def test_halo_and_mistake_are_told_apart_in_the_evidence() -> None:
     assert "2.0 separate patches" in text
 
 
+def test_most_of_the_map_is_told_from_a_good_part_of_it() -> None:
+    (finding,) = findings(table(outside_far_share=0.6))
+    assert finding.diagnosis.startswith("Most of what speaks for cell")
+    (finding,) = findings(table(outside_far_share=0.4))
+    assert finding.diagnosis.startswith("A good part of what speaks for cell")
+
+
 def test_a_faint_veil_is_not_called_a_hot_spot() -> None:
     (finding,) = findings(table(outside_share=0.5, outside_far_share=0.4))
     assert "faint veil" in " ".join(finding.evidence)
@@ -156,6 +163,27 @@ def test_absent_classes_and_empty_maps_are_not_judged() -> None:
     rows = table(outside_far_share=value, empty=lambda _, number: number >= 15)
     (finding,) = findings(rows)
     assert (finding.affected, finding.support) == (10, 10)
+    assert "(10 more could not be judged)" in finding.evidence[0]
+
+
+def test_what_can_be_judged_in_a_minority_of_the_images_is_a_note() -> None:
+    def severity(judged: int) -> str:
+        rows = table(boundary_ratio=lambda _, number: 0.1 if number < judged else nan,
+                     band_mass_ratio=nan)  # fmt: skip
+        (finding,) = findings(rows)
+        assert finding.support == judged
+        return finding.severity
+
+    assert severity(9) == "note"
+    assert severity(10) == "high"
+
+
+def test_a_map_that_misses_the_class_is_not_blamed_for_the_edge() -> None:
+    # the class fills a tenth of the image
+    assert findings(table(boundary_ratio=0.1, truth_energy=0.05)) == []
+    assert [f.symptom for f in findings(table(boundary_ratio=0.1, truth_energy=0.1))] == [
+        "boundary"
+    ]
 
 
 def test_a_class_too_thin_for_an_interior_is_judged_by_its_band() -> None:
@@ -233,6 +261,12 @@ def test_thresholds_are_consistent_and_documented() -> None:
             assert (criterion.severe > criterion.threshold) == (criterion.worse == "high")
             assert len(criterion.reason) > 80
             assert "{name}" in DIAGNOSES[criterion.measure]
+
+
+def test_a_name_with_braces_is_shown_as_it_is() -> None:
+    rows = table(boundary_ratio=0.1).replace("cell", "{0.__class__}")
+    (finding,) = findings(rows)
+    assert "{0.__class__}" in finding.diagnosis
 
 
 @given(trials=st.integers(1, 400), data=st.data())

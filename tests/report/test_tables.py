@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,7 +70,7 @@ def test_numbers_come_from_the_summary_with_their_support(run: Run) -> None:
     stat = stats(1, "up1", "truth_energy")
     assert stat.mean == line["mean"].item()
     assert (stat.low, stat.high, stat.support) == tuple(line[["low", "high", "support"]].iloc[0])
-    rows = dict(tables.class_table(run, stats, 1, []))
+    rows = dict(tables.class_table(run, stats, 1))
     cell = rows["up1"][0]
     assert cell.text == f"{100 * stat.mean:.0f}\u00a0%"
     assert cell.support == stat.support
@@ -77,7 +79,7 @@ def test_numbers_come_from_the_summary_with_their_support(run: Run) -> None:
 
 def test_a_number_that_no_image_has_is_a_dash_with_support_zero(silent: Run) -> None:
     stats = tables.Stats(silent.summary)
-    for _, cells in tables.class_table(silent, stats, 3, []):
+    for _, cells in tables.class_table(silent, stats, 3):
         assert {(cell.text, cell.support) for cell in cells} == {(DASH, 0)}
     assert stats(99, "up1", "truth_energy").support == 0
 
@@ -119,14 +121,25 @@ def test_each_class_gets_a_verdict_from_its_gravest_finding(run: Run) -> None:
         )
 
 
-def test_a_cell_is_flagged_where_half_of_the_images_are_beyond_the_threshold(run: Run) -> None:
-    rows = prepared(run.rows)
-    judged = readings(rows, run.layers)
-    shown = tables.overview_heat(run, tables.Stats(run.summary), judged)
+def test_a_cell_is_flagged_where_its_number_is_beyond_the_threshold(run: Run) -> None:
+    shown = tables.overview_heat(run, tables.Stats(run.summary))
     heat = {measure.column: table for measure, table in shown}
     flags = {name: cells[-1].flag for name, cells in heat["boundary_ratio"].rows}
     assert flags["<b>hollow</b>"]
     assert not flags["sound"]
+    flags = {name: cells[-1].flag for name, cells in heat["outside_far_share"].rows}
+    assert flags["elsewhere"]
+    assert not flags["background"]
+    assert not any(cell.flag for _, cells in heat["truth_energy"].rows for cell in cells)
+
+
+def test_a_ratio_is_told_by_its_median(run: Run) -> None:
+    stats = tables.Stats(run.summary)
+    (measure,) = (m for m in tables.KEY_MEASURES if m.column == "boundary_ratio")
+    stat = replace(stats(1, "up1", "boundary_ratio"), mean=500.0, median=0.9)
+    cell = tables.stat_cell(measure, stat)
+    assert cell.text == "0.90"
+    assert cell.hint.startswith("median of")
 
 
 def test_the_full_table_has_every_number_but_charts_and_matrices(run: Run) -> None:
@@ -140,7 +153,7 @@ def test_a_table_of_missing_values_can_be_prepared() -> None:
         {
             "image": ["a"], "layer": ["up1"], "class_index": [0], "class_name": ["x"],
             "empty": [None], "truth_pixels": [np.nan], "effective_area": [np.nan],
-            "boundary_ratio": [np.nan], "band_mass_ratio": [np.nan],
+            "boundary_ratio": [np.nan], "band_mass_ratio": [np.nan], "truth_energy": [np.nan],
         }
     )  # fmt: skip
     assert prepared(rows)["spread"].isna().all()

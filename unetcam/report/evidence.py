@@ -47,6 +47,8 @@ def _numbers(head: Reading) -> str:
         f"{plural(head.support, 'image')} {'is' if head.affected == 1 else 'are'} beyond the "
         "threshold"
     )
+    if head.support < head.present:
+        said += f" ({head.present - head.support} more could not be judged)"
     if head.support < MIN_SUPPORT:
         return f"{said}; with fewer than {MIN_SUPPORT} images this is a hint and no more."
     if low <= USUAL_SHARE <= high:
@@ -135,8 +137,8 @@ def _finest_is_clean(finest: Reading) -> str:
     if not finest.support:
         return f"The finest layer, {finest.layer}, could not be judged, so this counts for less."
     return (
-        f"The finest layer, {finest.layer}, does not show it ({write(finest.median)}): coarse "
-        "layers blur, so this counts for less."
+        f"The finest layer, {finest.layer}, does not show it ({write(finest.median)}): the last "
+        "step before the prediction is in order, so this counts for less."
     )
 
 

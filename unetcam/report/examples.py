@@ -76,7 +76,8 @@ def choose_examples(
     >>> rows = pd.DataFrame({
     ...     "image": ["a", "b", "c"], "layer": "up1", "class_index": 1, "class_name": "cell",
     ...     "class_iou": [0.5, 0.9, 0.7], "truth_pixels": 9.0, "effective_area": 0.1,
-    ...     "outside_far_share": 0.0, "boundary_ratio": 1.0, "band_mass_ratio": 3.0})
+    ...     "outside_far_share": 0.0, "boundary_ratio": 1.0, "band_mass_ratio": 3.0,
+    ...     "truth_energy": 0.9})
     >>> choose_examples(rows)
     [(1, 'best', 'b'), (1, 'typical', 'c'), (1, 'worst', 'a')]
     """

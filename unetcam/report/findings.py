@@ -14,6 +14,7 @@ from unetcam.report.thresholds import (
     ADVICE,
     DIAGNOSES,
     NAMES,
+    STRONG_DIAGNOSES,
     SYMPTOMS,
     Criterion,
     Severity,
@@ -77,7 +78,10 @@ class Finding:
     @property
     def diagnosis(self) -> str:
         """What the number means, in one sentence."""
-        return DIAGNOSES[self.criterion.measure].format(name=self.class_name)
+        measure = self.criterion.measure
+        strong = self.criterion.beyond(self.number, severe=True) and measure in STRONG_DIAGNOSES
+        text = STRONG_DIAGNOSES[measure] if strong else DIAGNOSES[measure]
+        return text.replace("{name}", self.class_name)
 
 
 def find_in_rows(rows: pd.DataFrame, layers: Sequence[str]) -> list[Finding]:
@@ -110,7 +114,8 @@ def find(run: RunLike) -> list[Finding]:
     beyond its threshold: a *note* up to half of the images, *medium* from half on, *high* when the
     median image is also beyond the severe threshold and the 95 % Wilson interval of the share of
     images lies above one half. It is lowered by one step when the finest layer does not show it,
-    because coarse layers blur, and to a note when it stands on fewer than ``MIN_SUPPORT`` images.
+    because earlier layers are coarser and later ones correct them, and to a note when it stands
+    on fewer than ``MIN_SUPPORT`` images or on less than half of those that contain the class.
     The thresholds and their reasons are in :mod:`unetcam.report.thresholds`.
 
     Parameters

@@ -101,14 +101,22 @@ def outlined(
         A new array.
     """
     canvas = np.ascontiguousarray(image).copy()
-    unit = min(max(1, round(max(canvas.shape[:2]) / 260)), _WIDEST_PEN // 4)
-    strokes = ((contour, TRUTH_COLOUR, 2 * unit), (prediction, PREDICTION_COLOUR, unit))
-    for mask, colour, thickness in strokes:
-        if mask is None or not mask.any():
-            continue
-        lines = _outlines(mask, canvas.shape[:2])
-        for ink, pen in ((_CASING, thickness + 2 * unit), (colour, thickness)):
-            cv2.polylines(canvas, lines, True, ink, pen, cv2.LINE_AA, _SHIFT)
+    unit = min(max(canvas.shape[:2]) / 400, _WIDEST_PEN / 6)
+    white, blue = max(1, round(3.4 * unit)), max(1, round(1.6 * unit))
+    rim = 2 * max(1, round(unit))
+    outlines = [
+        (_outlines(mask, canvas.shape[:2]), ink, pen)
+        for mask, ink, pen in (
+            (contour, TRUTH_COLOUR, white),
+            (prediction, PREDICTION_COLOUR, blue),
+        )
+        if mask is not None and mask.any()
+    ]
+    # both dark rims first, so that where the outlines meet the blue one lies on the white one
+    for lines, _, pen in outlines:
+        cv2.polylines(canvas, lines, True, _CASING, pen + rim, cv2.LINE_AA, _SHIFT)
+    for lines, ink, pen in outlines:
+        cv2.polylines(canvas, lines, True, ink, pen, cv2.LINE_AA, _SHIFT)
     return canvas
 
 

@@ -128,10 +128,14 @@ def write_figures(run: RunLike, examples: Sequence[Example], folder: Path) -> No
     class_names = [name for _, name in classes]
     for measure in tables.OVERVIEW_MEASURES:
         values = np.array(
-            [[stats(i, layer, measure.column).mean for layer in layers] for i, _ in classes]
+            [
+                [getattr(stats(i, layer, measure.column), measure.typical) for layer in layers]
+                for i, _ in classes
+            ]
         )
         chart = figures.heat_figure(
-            values, class_names, layers, title=measure.title, row_title="class",
+            values, class_names, layers, title=f"{measure.title} ({measure.typical})",
+            row_title="class",
             column_title="layer, deepest first", shares=measure.share,
         )  # fmt: skip
         figures.save_png(chart, folder / f"overview_{measure.column}.png")
@@ -197,11 +201,11 @@ def _content(run: RunLike, examples: Sequence[Example]) -> dict[str, Any]:
         "names": NAMES,
         "classes": classes,
         "measures": tables.KEY_MEASURES,
-        "overview": tables.overview_heat(run, stats, judged),
+        "overview": tables.overview_heat(run, stats),
         "sections": [
             {
                 "line": line,
-                "table": tables.class_table(run, stats, line.index, judged),
+                "table": tables.class_table(run, stats, line.index),
                 "full": tables.full_table(run, stats, line.index),
                 "profile": _profile(run, rows, line),
                 "findings": [f for f in findings if f.class_index == line.index],

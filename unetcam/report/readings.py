@@ -30,9 +30,10 @@ class Reading:
     """One symptom's number for one class at one layer, and what it amounts to.
 
     ``severity`` is ``None`` where the number is on the good side; ``support`` is the number of
-    images that have a value, ``affected`` how many of these are beyond the threshold. At least half
-    of the images have ``median`` or a worse number, at least a quarter have ``quartile`` or worse:
-    both are numbers of images, so that they agree with ``affected`` to the image.
+    images that have a value, ``affected`` how many of these are beyond the threshold, ``present``
+    the number of images that contain the class. At least half of the images have ``median`` or a
+    worse number, at least a quarter have ``quartile`` or worse: both are numbers of images, so
+    that they agree with ``affected`` to the image.
     """
 
     symptom: Symptom
@@ -44,6 +45,7 @@ class Reading:
     quartile: float
     affected: int
     support: int
+    present: int
     severity: Severity | None
 
     @property
@@ -78,22 +80,24 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 
 
 def prepared(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows as the report judges them: empty maps without numbers, and three columns more.
+    """The rows as the report judges them: empty maps without numbers, and four columns more.
 
     A map without any positive evidence has no place where it could be scattered or wrong, so every
     measure of it becomes NaN here; ``empty`` still counts it. ``class_share`` is the class's part
     of the image's labelled pixels, ``spread`` is
     ``(effective_area - class_share) / (1 - class_share)``, at least 0: 0 for a map no wider than
     the class, 1 for a uniform map. ``spread`` is NaN where the class fills more than
-    ``LARGEST_JUDGED_SHARE`` of the image or is absent. ``thin_band_ratio`` is ``band_mass_ratio``
-    where ``boundary_ratio`` has no value and the class fills less than half of the image.
+    ``LARGEST_JUDGED_SHARE`` of the image or is absent. ``edge_ratio`` is ``boundary_ratio`` where
+    the class holds at least the share of the map that a uniform map would put there, and
+    ``thin_band_ratio`` is ``band_mass_ratio`` there where ``boundary_ratio`` has no value and the
+    class fills less than half of the image.
 
     Examples
     --------
     >>> rows = pd.DataFrame({"image": ["a", "a"], "layer": "up1", "class_index": [0, 1],
     ...                      "empty": False, "truth_pixels": [75.0, 25.0],
     ...                      "effective_area": [0.8, 0.625], "boundary_ratio": 1.0,
-    ...                      "band_mass_ratio": 2.0})
+    ...                      "band_mass_ratio": 2.0, "truth_energy": 0.9})
     >>> prepared(rows)[["class_share", "spread"]].round(2).values.tolist()
     [[0.75, 0.2], [0.25, 0.5]]
     """
@@ -108,10 +112,12 @@ def prepared(rows: pd.DataFrame) -> pd.DataFrame:
     share = pixels / total.where(total > 0)
     spread = (frame["effective_area"] - share) / (1 - share)
     judged = (share > 0) & (share <= LARGEST_JUDGED_SHARE)
-    thin = frame["boundary_ratio"].isna() & (share < 0.5)
+    met = (share > 0) & (frame["truth_energy"] >= share)
+    thin = met & frame["boundary_ratio"].isna() & (share < 0.5)
     return frame.assign(
         class_share=share,
         spread=spread.clip(lower=0.0).where(judged),
+        edge_ratio=frame["boundary_ratio"].where(met),
         thin_band_ratio=frame["band_mass_ratio"].where(thin),
     )
 
@@ -153,13 +159,24 @@ def _judge(criterion: Criterion, index: int, name: str, layer: str, rows: pd.Dat
         float(values[ceil(share * support) - 1]) if support else float("nan")
         for share in (USUAL_SHARE, SOME_SHARE)
     )
+    present = int((rows["truth_pixels"] > 0).sum())
     severity: Severity | None = None
     if support and affected >= SOME_SHARE * support:
         severity = "note"
-        if support >= MIN_SUPPORT and affected >= USUAL_SHARE * support:
+        enough = support >= max(MIN_SUPPORT, USUAL_SHARE * present)
+        if enough and affected >= USUAL_SHARE * support:
             firm = wilson(affected, support)[0] > USUAL_SHARE
             severity = "high" if firm and criterion.beyond(median, severe=True) else "medium"
     return Reading(
-        criterion.symptom, criterion, index, name, layer, median, quartile, affected, support,
-        severity,
-    )  # fmt: skip
+        symptom=criterion.symptom,
+        criterion=criterion,
+        class_index=index,
+        class_name=name,
+        layer=layer,
+        median=median,
+        quartile=quartile,
+        affected=affected,
+        support=support,
+        present=present,
+        severity=severity,
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,22 +12,27 @@ from numpy.typing import NDArray
 
 from unetcam.analysis import columns
 from unetcam.report.model import RunLike
-from unetcam.report.readings import Reading
 from unetcam.report.text import DASH, number, percent, plural
+from unetcam.report.thresholds import FAR_OUTSIDE, WEAK_EDGE, Criterion
 
 PROFILE_BINS = 16
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that the page explains: a column of the rows in plain words."""
+    """A number that the page explains: a column of the rows in plain words.
+
+    ``criterion`` is the finding's, where the number can raise one. ``typical`` says what
+    stands for all images: a ratio whose divisor can be next to nothing has no useful mean.
+    """
 
     column: str
     title: str
-    short: str
     meaning: str
     share: bool
     better: str
+    criterion: Criterion | None = None
+    typical: Literal["mean", "median"] = "mean"
 
     def write(self, value: float) -> str:
         """The number as text."""
@@ -37,34 +42,34 @@ class Measure:
 #: The numbers that everybody sees first. The others stand in each class's full table.
 KEY_MEASURES: tuple[Measure, ...] = (
     Measure(
-        "truth_energy", "On the class", "on the class",
+        "truth_energy", "On the class",
         "How much of the map's total lies on pixels that truly are of the class.",
         True, "higher is better",
     ),
     Measure(
-        "outside_far_share", "Away from the class", "away from it",
+        "outside_far_share", "Away from the class",
         "How much of the map's total lies neither on the class nor in the band around its edge.",
-        True, "lower is better",
+        True, "lower is better", FAR_OUTSIDE,
     ),
     Measure(
-        "boundary_ratio", "Edge strength", "edge strength",
+        "boundary_ratio", "Edge strength",
         "Mean of the map just inside the class's edge, divided by its mean in the interior. "
         "1: the edge is as strong as the interior.",
-        False, "near or above 1 is better",
+        False, "near or above 1 is better", WEAK_EDGE, "median",
     ),
     Measure(
-        "effective_area", "Area covered", "area covered",
+        "effective_area", "Area covered",
         "The share of the image over which the map spreads; a uniform map covers 100 %. Compare "
         "it with the size of the class.",
         True, "near the size of the class is better",
     ),
     Measure(
-        "truth_pointing", "Peak on the class", "peak on it",
+        "truth_pointing", "Peak on the class",
         "How often the hottest pixel of the map lies on the class, give or take a few pixels.",
         True, "higher is better",
     ),
     Measure(
-        "truth_best_iou", "Best overlap", "best overlap",
+        "truth_best_iou", "Best overlap",
         "The map cut off at its best threshold, compared with the true mask (IoU).",
         False, "higher is better",
     ),
@@ -119,6 +124,7 @@ class Cell:
     heat: float = 0.0
     interval: str = ""
     flag: str = ""
+    typical: str = "mean"
 
     @property
     def hint(self) -> str:
@@ -126,7 +132,9 @@ class Cell:
         if not self.support:
             return "no image has a value"
         parts = [f"95 % interval {self.interval}" if self.interval else "", self.flag]
-        return "; ".join(p for p in (*parts, f"mean of {plural(self.support, 'image')}") if p)
+        return "; ".join(
+            p for p in (*parts, f"{self.typical} of {plural(self.support, 'image')}") if p
+        )
 
 
 @dataclass(frozen=True)
@@ -147,39 +155,38 @@ class FullLine:
 
     title: str
     meaning: str
-    question: str
     cells: tuple[Cell, ...]
 
 
-def stat_cell(measure: Measure, stat: Stat, readings: Iterable[Reading] = ()) -> Cell:
-    """A measure's cell; flagged where at least half of the images are beyond the threshold."""
+def stat_cell(measure: Measure, stat: Stat) -> Cell:
+    """A measure's cell; flagged where the number is beyond the threshold of a finding."""
     if not stat.judged:
         return Cell(DASH, 0)
-    raised = any(
-        reading.usual and reading.criterion.measure == measure.column for reading in readings
-    )
+    shown = stat.mean if measure.typical == "mean" else stat.median
+    beyond = measure.criterion is not None and measure.criterion.beyond(shown)
     return Cell(
-        measure.write(stat.mean),
-        stat.support,
-        min(max(stat.mean, 0.0), 1.0),
-        f"{measure.write(stat.low)} to {measure.write(stat.high)}",
-        "beyond the threshold in half of the images or more" if raised else "",
+        text=measure.write(shown),
+        support=stat.support,
+        heat=min(max(shown, 0.0), 1.0),
+        interval=(
+            f"{measure.write(stat.low)} to {measure.write(stat.high)}"
+            if measure.typical == "mean"
+            else ""
+        ),
+        flag="beyond the threshold" if beyond else "",
+        typical=measure.typical,
     )
 
 
-def overview_heat(
-    run: RunLike, stats: Stats, readings: Sequence[Reading]
-) -> list[tuple[Measure, HeatTable]]:
+def overview_heat(run: RunLike, stats: Stats) -> list[tuple[Measure, HeatTable]]:
     """Class by layer, for each of the numbers of the overview."""
-    at = _by_place(readings)
     tables = []
     for measure in OVERVIEW_MEASURES:
         rows = tuple(
             (
                 name,
                 tuple(
-                    stat_cell(measure, stats(index, layer, measure.column), at(index, layer))
-                    for layer in run.layers
+                    stat_cell(measure, stats(index, layer, measure.column)) for layer in run.layers
                 ),
             )
             for index, name in explained(run)
@@ -189,18 +196,13 @@ def overview_heat(
     return tables
 
 
-def class_table(
-    run: RunLike, stats: Stats, class_index: int, readings: Sequence[Reading]
-) -> list[tuple[str, list[Cell]]]:
+def class_table(run: RunLike, stats: Stats, class_index: int) -> list[tuple[str, list[Cell]]]:
     """A class's key numbers: one line per layer."""
-    at = _by_place(readings)
     return [
         (
             layer,
             [
-                stat_cell(
-                    measure, stats(class_index, layer, measure.column), at(class_index, layer)
-                )
+                stat_cell(measure, stats(class_index, layer, measure.column))
                 for measure in KEY_MEASURES
             ],
         )
@@ -217,7 +219,7 @@ def full_table(run: RunLike, stats: Stats, class_index: int) -> list[FullLine]:
         found = [stats(class_index, layer, column.name) for layer in run.layers]
         if any(stat.judged for stat in found):
             cells = tuple(_full_cell(stat, column.unit) for stat in found)
-            lines.append(FullLine(column.title, column.definition, column.question, cells))
+            lines.append(FullLine(column.title, column.definition, cells))
     return lines
 
 
@@ -271,13 +273,6 @@ def explained(run: RunLike) -> list[tuple[int, str]]:
     """Index and name of the classes that have rows."""
     there = {int(value) for value in run.rows["class_index"]}
     return [(index, name) for index, name in enumerate(run.classes.names) if index in there]
-
-
-def _by_place(readings: Sequence[Reading]) -> Callable[[int, str], list[Reading]]:
-    places: dict[tuple[int, str], list[Reading]] = {}
-    for reading in readings:
-        places.setdefault((reading.class_index, reading.layer), []).append(reading)
-    return lambda index, layer: places.get((index, layer), [])
 
 
 def _full_cell(stat: Stat, unit: str) -> Cell:

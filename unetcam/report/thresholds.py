@@ -48,8 +48,7 @@ class Criterion:
     symptom : str
         ``"scattered"``, ``"background"`` or ``"boundary"``.
     measure : str
-        Column of the rows, or ``"spread"`` and ``"thin_band_ratio"``, which
-        :func:`~unetcam.report.readings.prepared` derives.
+        Column of the rows, or one that :func:`~unetcam.report.readings.prepared` derives.
     title : str
         The number in plain words.
     worse : {"high", "low"}
@@ -123,7 +122,7 @@ FAR_OUTSIDE = Criterion(
 
 WEAK_EDGE = Criterion(
     symptom="boundary",
-    measure="boundary_ratio",
+    measure="edge_ratio",
     title="strength along the edge, relative to the interior",
     worse="low",
     threshold=0.5,
@@ -132,7 +131,9 @@ WEAK_EDGE = Criterion(
     reason=(
         "The mean of the map in the band just inside the class's edge, divided by its mean in the "
         "interior. A uniform map gives 1. Below 0.5 the edge carries less than half of what the "
-        "interior carries, below 0.25 less than a quarter."
+        "interior carries, below 0.25 less than a quarter. Asked only where the class holds at "
+        "least the share of the map that a uniform map would put there: elsewhere the map has "
+        "missed the class altogether, which the other symptoms tell."
     ),
     percent=False,
 )
@@ -146,7 +147,7 @@ AVOIDED_EDGE = Criterion(
     severe=0.5,
     uniform=1.0,
     reason=(
-        "Asked only where a class is too thin to have an interior, or its interior holds nothing, "
+        "Asked in place of the number above where a class has no interior because it is too thin, "
         "and fills less than half of the image. The band on both sides of the edge holds this many "
         "times the share of the map that a uniform map would put there; a map that fills the class "
         "evenly gives about 0.5 divided by the class's share of the image, so more than 1. Below 1 "
@@ -184,11 +185,18 @@ DIAGNOSES: dict[str, str] = {
         "A good part of what speaks for {name} lies on pixels that are neither {name} nor next to "
         "it."
     ),
-    "boundary_ratio": (
+    "edge_ratio": (
         "The map is strong in the middle of {name} and fades before it reaches the edge, where the "
         "outline is decided."
     ),
     "thin_band_ratio": "The map keeps away from the edge of {name}.",
+}
+
+#: What it means beyond the severe threshold, where that is another thing to say.
+STRONG_DIAGNOSES: dict[str, str] = {
+    "outside_far_share": (
+        "Most of what speaks for {name} lies on pixels that are neither {name} nor next to it."
+    ),
 }
 
 ADVICE: dict[Symptom, tuple[str, ...]] = {
@@ -203,6 +211,9 @@ ADVICE: dict[Symptom, tuple[str, ...]] = {
         "training.",
     ),
     "background": (
+        "Explain the same images with HiResCAM or LayerCAM. Grad-CAM weighs a channel by its mean "
+        "gradient over the whole image, which can put a map on the wrong place; if the others put "
+        "it on the class, suspect the method before the model.",
         "Open the images listed here and see what lies under the hot spots: a marker, the edge of "
         "a scan, a shadow, a look-alike, or an object that nobody labelled.",
         "Paint over or crop away that spot and predict again. If the prediction changes, the model "
