@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unetcam import methods
-from unetcam.engine import collect
+from unetcam.engine import Collected, collect
 from unetcam.engine.budget import memory_bytes
 from unetcam.engine.shifts import shift_derivatives
 from unetcam.errors import LayerError, ModelError, UnetcamError
@@ -22,6 +22,9 @@ from unetcam.result import CAMResult
 from unetcam.targets import ClassScore, Score, Target, check_existing, check_targets, class_count
 
 __all__ = ["UNetCAM"]
+
+#: What torch says when a model calls ``view`` on a map whose channels are last in memory.
+_VIEW_REFUSED = "view size is not compatible"
 
 
 class UNetCAM:
@@ -80,6 +83,7 @@ class UNetCAM:
         self._method = methods.get(method)
         self._output = output
         self._shortcuts = shortcuts
+        self._takes_channels_last = True
         self._chosen = None if layers is None else _resolve(model, layers)
         self._traced: dict[str, nn.Module] | None = None
         if example is not None:
@@ -156,9 +160,27 @@ class UNetCAM:
         def output(returned: Any) -> Tensor:
             return self._logits(returned, images)
 
-        collected = collect(
-            self.model, images, modules, score, self._method, output, shortcuts=self._shortcuts
-        )
+        def explain(*, channels_last: bool) -> Collected:
+            explained.clear()
+            return collect(
+                self.model,
+                images,
+                modules,
+                score,
+                self._method,
+                output,
+                shortcuts=self._shortcuts,
+                channels_last=channels_last,
+            )
+
+        channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
+        try:
+            collected = explain(channels_last=channels_last)
+        except RuntimeError as error:
+            if not channels_last or _VIEW_REFUSED not in str(error):
+                raise
+            self._takes_channels_last = False
+            collected = explain(channels_last=False)
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -11,11 +12,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.networks import Nameless, UNet, UNet3d, ValidUNet, seeded
 from unetcam import UNetCAM
-from unetcam.engine.shortcuts import Shortcuts, _Plan, _summed, _whole
-from unetcam.targets import ClassScore, Region, TruthRegion, predict
+from unetcam.engine.convolution import Branch, Plan, summed_gradient, whole_gradient
+from unetcam.engine.shortcuts import Shortcuts
+from unetcam.targets import ClassScore, Region, Target, TruthRegion, predict
 
 GREY = torch.rand(2, 1, 48, 64, generator=torch.manual_seed(1))
 COLOUR = torch.rand(2, 3, 64, 64, generator=torch.manual_seed(2))
@@ -57,7 +60,7 @@ def test_maps_are_those_of_the_plain_path(name: str, dtype: torch.dtype) -> None
     for method in ("gradcam", "gradcam++", "hirescam", "layercam"):
         plain = UNetCAM(model, method=method, shortcuts=False)(images, wanted)
         ours = UNetCAM(model, method=method)(images, wanted)
-        assert torch.equal(ours.logits, plain.logits)
+        torch.testing.assert_close(ours.logits, plain.logits, rtol=1e-5, atol=1e-5)
         for layer in plain.layers:
             assert torch.equal(ours[layer].isnan(), plain[layer].isnan())
             a, b = (result[layer].nan_to_num() for result in (ours, plain))
@@ -71,7 +74,7 @@ class Tail(nn.Module):
         super().__init__()
         self.kind = kind
         self.stem, self.layer = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-        self.conv = nn.Conv2d(8, 6, 3, padding=1)
+        self.conv, self.norm = nn.Conv2d(8, 6, 3, padding=1), nn.BatchNorm2d(6)
         self.out = nn.Conv2d(6, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,6 +87,21 @@ class Tail(nn.Module):
             joined = torch.cat([skip, y * y], dim=1)
         elif self.kind == "twice in the cat":
             joined = torch.cat([y, y.clone()], dim=-3)
+        elif self.kind == "enlarged by position":
+            small = F.avg_pool2d(y, 2)
+            joined = torch.cat([skip, F.interpolate(small, None, 2, "bilinear")], dim=1)
+        elif self.kind == "enlarged and changed":
+            large = F.interpolate(F.avg_pool2d(y, 2), scale_factor=2)
+            joined = torch.cat([skip, large.mul_(large.sigmoid())], dim=1)
+        elif self.kind == "enlarged unevenly":
+            large = F.interpolate(F.avg_pool2d(y, 4), size=x.shape[2:])
+            joined = torch.cat([skip, large + F.interpolate(y, size=x.shape[2:])], dim=1)
+        elif self.kind == "normalised and used":
+            made = self.conv(torch.cat([skip, y], dim=1))
+            return self.out(self.norm(made) + made)
+        elif self.kind == "normalised and changed":
+            made = self.conv(torch.cat([skip, y], dim=1))
+            return self.out(self.norm(made.mul_(made.sigmoid())))
         elif self.kind == "used beside the cat":
             joined = torch.cat([skip, y], dim=1)
             joined = joined + torch.cat([y, skip], dim=1).flip(2)
@@ -104,6 +122,11 @@ class Tail(nn.Module):
         "changed after the cat",
         "squared before the cat",
         "twice in the cat",
+        "enlarged by position",
+        "enlarged and changed",
+        "enlarged unevenly",
+        "normalised and used",
+        "normalised and changed",
         "used beside the cat",
         "two convolutions on one map",
         "the logits doubled",
@@ -124,64 +147,114 @@ def test_awkward_tails_are_not_shortened_wrongly(kind: str) -> None:
     stride=st.integers(1, 3),
     padding=st.integers(0, 4),
     dilation=st.integers(1, 3),
+    factor=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_sum_is_that_of_the_whole_gradient(
+def test_whole_and_summed_gradients_are_those_of_autograd(
     size: tuple[int, int],
     kernel: tuple[int, int],
     stride: int,
     padding: int,
     dilation: int,
+    factor: tuple[int, int],
     seed: int,
 ) -> None:
-    """For every stride, padding and dilation (float64, 1e-12)."""
+    """Float64, 1e-11; an enlargement is folded in where the convolution has no stride."""
     generator = torch.manual_seed(seed)
-    x = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator)
-    weight = torch.randn(5, 3, *kernel, dtype=torch.float64, generator=generator)
+    plan = Plan(torch.empty(5, 3, *kernel), [stride] * 2, [padding] * 2, [dilation] * 2)
+    fold = factor if plan.is_mirrored() and dilation == 1 else None
+    x = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator).requires_grad_()
+    plan.weight = torch.randn(5, 3, *kernel, dtype=torch.float64, generator=generator)
+    large = x
+    for axis, times in enumerate(fold or (1, 1), start=2):
+        large = large.repeat_interleave(times, dim=axis)
     try:
-        out = F.conv2d(x, weight, None, stride, padding, dilation)
+        out = F.conv2d(large, plan.weight, None, stride, padding, dilation)
     except RuntimeError:  # the kernel is larger than the padded image
         return
     grad = torch.randn(out.shape, dtype=torch.float64, generator=generator)
-    plan = _Plan(weight, [stride] * 2, [padding] * 2, [dilation] * 2)
-    whole = _whole(grad, weight, x.shape, plan).sum((2, 3))
-    summed = _summed(grad, weight, x.shape, plan).sum((2, 3))
-    torch.testing.assert_close(summed, whole, rtol=1e-12, atol=1e-12)
+    branch = Branch(x[:, 1:].shape, 1, x.dtype, factor=fold)  # the last two channels of three
+    expected = torch.autograd.grad(out, x, grad)[0][:, 1:]
+    whole = whole_gradient(grad, branch, plan)
+    torch.testing.assert_close(whole, expected, rtol=1e-11, atol=1e-11)
+    summed = summed_gradient(grad, branch, plan).sum((2, 3))
+    torch.testing.assert_close(summed, expected.sum((2, 3)), rtol=1e-11, atol=1e-11)
+
+
+class Watched(TorchDispatchMode):
+    """Notes (outputs read, inputs given, pixels given) of each convolution after the forward's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution_backward.default:
+            self.seen.append((args[0].shape[1], result[0].shape[1], result[0][0, 0].numel()))
+        elif func is torch.ops.aten.convolution.default:
+            self.seen.append((args[0].shape[1], result.shape[1], result[0, 0].numel()))
+        return result
+
+
+def backwards(model: nn.Module, layer: str, target: Target, **options: Any) -> list[Any]:
+    with torch.no_grad(), Watched() as forward:
+        model(GREY)
+    with Watched() as both:
+        UNetCAM(model, [layer], **options)(GREY, [target])
+    return both.seen[len(forward.seen) :]
 
 
 def test_the_gradient_towards_a_skip_is_never_computed() -> None:
-    asked: list[tuple[int, ...]] = []
     model = seeded(UNet(1, 3))
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            if func is torch.ops.aten.convolution_backward.default:
-                asked.append(tuple(args[1].shape))
-            return func(*args, **(kwargs or {}))
-
-    with Watch():
-        UNetCAM(model, ["up3"])(GREY, [ClassScore(0)])
-        short, asked[:] = list(asked), []
-        UNetCAM(model, ["up3"], shortcuts=False)(GREY, [ClassScore(0)])
-    channels = [shape[1] for shape in short], [shape[1] for shape in asked]
-    assert channels == ([4, 4, 4, 8], [4, 4, 8, 8])  # the first of up4's convolutions takes 4 + 4
+    plain = backwards(model, "up3", ClassScore(0), shortcuts=False)
+    ours = backwards(model, "up3", ClassScore(0))
+    # The head, the two convolutions of up4 and its transposed one, going backward.
+    assert [(o, i) for o, i, _ in plain] == [(3, 4), (4, 4), (4, 8), (4, 8)]
+    assert [(o, i) for o, i, _ in ours] == [(1, 4), (4, 4), (4, 4), (4, 8)]
 
 
 def test_only_the_touched_class_passes_the_head() -> None:
     model = seeded(UNet(1, 3))
-    widths: list[int] = []
+    for target, outputs in ((ClassScore(2), 1), (ClassScore(2, on="probability"), 3)):
+        assert backwards(model, "up4", target, method="hirescam")[0][0] == outputs
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            if func is torch.ops.aten.convolution_backward.default:
-                widths.append(args[0].shape[1])
-            return func(*args, **(kwargs or {}))
 
-    with Watch():
-        UNetCAM(model, ["up4"], "hirescam")(
-            GREY, [ClassScore(0), ClassScore(1, on="probability"), ClassScore(2)]
-        )
-    assert widths == [1, 3, 1]
+def test_an_enlarged_gradient_is_never_made() -> None:
+    model = seeded(Nameless())
+    plain = backwards(model, "k.aa", ClassScore(0), method="hirescam", shortcuts=False)
+    ours = backwards(model, "k.aa", ClassScore(0), method="hirescam")
+    assert plain[-1] == (8, 24, 48 * 64)
+    assert ours[-1] == (8, 16, 24 * 32)
+
+
+def test_at_the_deepest_layer_only_sums_are_made() -> None:
+    model = seeded(Nameless())
+    assert len(backwards(model, "k.aa", ClassScore(0), method="hirescam")) == 3
+    assert len(backwards(model, "k.aa", ClassScore(0), method="gradcam")) == 2
+
+
+class Viewed(nn.Module):
+    """Takes its maps apart in a way that channels-last memory does not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+        self.gate = nn.Linear(4 * 12 * 16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        weights = self.gate(F.adaptive_avg_pool2d(y, (12, 16)).view(len(y), -1))
+        return self.out(y * weights.sigmoid()[:, :, None, None])
+
+
+def test_a_model_that_cannot_take_channels_last_is_given_them_first() -> None:
+    model = seeded(Viewed())
+    cam = UNetCAM(model, ["conv"])
+    plain = UNetCAM(model, ["conv"], shortcuts=False)(GREY)
+    for _ in range(2):
+        torch.testing.assert_close(cam(GREY)["conv"], plain["conv"], rtol=1e-5, atol=1e-9)
+        assert len(cam(GREY).targets) == 2
 
 
 def test_nothing_of_a_forward_is_kept() -> None:
@@ -191,4 +264,7 @@ def test_nothing_of_a_forward_is_kept() -> None:
         y = F.interpolate(x.clone(), scale_factor=2)
         torch.cat([y, y], dim=1)
     del y
-    assert all(len(kept) == 0 for kept in (mode._parts, mode._summable, mode._origins))
+    assert all(
+        len(kept) == 0
+        for kept in (mode._parts, mode._summable, mode._enlarged, mode._made, mode._plans)
+    )

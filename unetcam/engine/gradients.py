@@ -65,6 +65,7 @@ def collect(
     output: Callable[[Any], Tensor],
     *,
     shortcuts: bool = True,
+    channels_last: bool = False,
 ) -> Collected:
     """Run one forward, and one backward per target from the logits to the deepest layer.
 
@@ -86,6 +87,9 @@ def collect(
     shortcuts : bool
         Whether convolutions leave out what no map needs; see :class:`Shortcuts`. The maps are
         the same up to rounding.
+    channels_last : bool
+        Whether the images are handed on with their channels last in memory, which makes
+        convolutions faster on a CPU. A model that calls ``view`` on its maps may not take it.
 
     Returns
     -------
@@ -110,6 +114,8 @@ def collect(
     with preserved(model), Taps(layers, on_gradient, shortened.leaf) as taps:
         # Made anew inside: an inference tensor of the caller's can't take part in a graph.
         images = images.clone() if images.is_inference() else images.detach()
+        if channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         with shortened if shortcuts else nullcontext():
             logits = output(model(images))
         restrict = shortened.head(logits)

@@ -1,9 +1,13 @@
-"""Convolutions that compute no more of their backward than the maps need.
+"""Notice, during a forward, which convolutions need not do their whole backward.
 
-Three things are left out of a tail's backward, none of which changes a map:
+What is left out changes no map:
 
 - the gradient towards skips: a convolution over a concatenation is the sum of two convolutions,
   and only the branch that comes of a tapped layer is asked for its gradient;
+- the enlarged gradient of a nearest-neighbour upsampling: convolution and upsampling together are
+  one convolution with a stride, going backward;
+- the normalisation behind a convolution, in evaluation a factor per channel: it goes into the
+  kernel;
 - at the deepest layer, for a method that needs its gradient's spatial mean only, the gradient
   itself: its sum is a small product of the weights with sums of the outgoing gradient;
 - at the head, the classes that a target does not touch.
@@ -12,9 +16,8 @@ Three things are left out of a tail's backward, none of which changes a map:
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,33 +26,31 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from unetcam.engine.convolution import Branch, Convolution, Plan
+
 _CONVOLUTIONS = {F.conv2d: 2, F.conv3d: 3}
+_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 #: What keeps channels apart and, going backward, each channel's spatial sum.
 _KEEPS_SUMS = {F.interpolate, torch.clone, Tensor.clone, Tensor.contiguous}
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A slice of a convolution's input channels."""
+class _Enlarged:
+    """What a nearest-neighbour upsampling repeated, and how often along each axis."""
 
-    tensor: Tensor
-    start: int
-    only_sum: bool
+    source: Tensor
+    factor: tuple[int, ...]
+    versions: tuple[int, int]
 
 
-@dataclass(eq=False)
-class _Plan:
-    """What a convolution's backward has to know."""
+@dataclass(frozen=True)
+class _Made:
+    """What a convolution was made of."""
 
-    weight: Tensor
-    stride: list[int]
-    padding: list[int]
-    dilation: list[int]
-    shapes: list[torch.Size] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
-    only_sums: list[bool] = field(default_factory=list)
-    classes: slice = field(default_factory=lambda: slice(None))
+    plan: Plan
+    parts: tuple[Tensor, ...]
+    version: int
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class Shortcuts(TorchFunctionMode):
         self._sums_suffice = sums_suffice
         self._parts: MutableMapping[Tensor, _Cat] = WeakTensorKeyDictionary()
         self._summable: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
-        self._origins: MutableMapping[Tensor, _Plan] = WeakTensorKeyDictionary()
+        self._enlarged: MutableMapping[Tensor, _Enlarged] = WeakTensorKeyDictionary()
+        self._made: MutableMapping[Tensor, _Made] = WeakTensorKeyDictionary()
+        self._plans: MutableMapping[Tensor, Plan] = WeakTensorKeyDictionary()
 
     def leaf(self, tensor: Tensor) -> None:
         """Note what flows on from a leaf: only its gradient's reduction will be asked for."""
@@ -89,7 +92,7 @@ class Shortcuts(TorchFunctionMode):
 
     def head(self, logits: Tensor) -> Callable[[int | None], None]:
         """How to tell the convolution that makes the logits which channel a target touches."""
-        plan = self._origins.get(logits)
+        plan = self._plans.get(logits)
 
         def restrict(channel: int | None) -> None:
             if plan is not None:
@@ -109,15 +112,16 @@ class Shortcuts(TorchFunctionMode):
             bound = dict(zip(_PARAMETERS, args, strict=False)) | kwargs
             if self._applies(bound):
                 return self._convolve(func, bound)
+        if func is F.batch_norm:
+            normalised = self._normalise(*args, **kwargs)
+            if normalised is not None:
+                return normalised
         result = func(*args, **kwargs)
         if func is torch.cat:
             self._note_cat(result, *args, **kwargs)
         elif func in _KEEPS_SUMS and args and isinstance(result, Tensor):
-            source = args[0]
-            if self._is_summable(source):
-                self._summable[result] = result._version
-            if source in self._origins and func is F.interpolate:
-                self._origins[result] = self._origins[source]
+            mode = kwargs.get("mode", args[3] if len(args) > 3 else "nearest")
+            self._note_kept(func, args[0], result, mode)
         return result
 
     # -- what came of what -------------------------------------------------------------------
@@ -125,21 +129,45 @@ class Shortcuts(TorchFunctionMode):
     def _is_summable(self, tensor: Tensor) -> bool:
         return self._summable.get(tensor) == tensor._version
 
+    def _note_kept(
+        self, func: Callable[..., Any], source: Tensor, result: Tensor, mode: str
+    ) -> None:
+        if self._is_summable(source):
+            self._summable[result] = result._version
+        if func is not F.interpolate:
+            return
+        if source in self._plans:
+            self._plans[result] = self._plans[source]
+        whole = [n % m == 0 for n, m in zip(result.shape[2:], source.shape[2:], strict=True)]
+        if source.requires_grad and mode in ("nearest", "nearest-exact") and all(whole):
+            factor = tuple(n // m for n, m in zip(result.shape[2:], source.shape[2:], strict=True))
+            versions = result._version, source._version
+            self._enlarged[result] = _Enlarged(source, factor, versions)
+
     def _note_cat(self, result: Tensor, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> None:
         if dim not in (1, 1 - result.ndim):
             return
         versions = tuple(tensor._version for tensor in tensors)
         self._parts[result] = _Cat(result._version, tuple(tensors), versions)
 
-    def _needed(self, whole: Tensor) -> list[_Part]:
+    def _needed(self, whole: Tensor, *, foldable: bool) -> list[tuple[Tensor, Branch]]:
+        """The tensors that `whole` is made of and that need a gradient, each with its branch."""
         cat = self._parts.get(whole)
         tensors = cat.tensors if cat is not None and cat.holds(whole) else (whole,)
         starts = itertools.accumulate((tensor.shape[1] for tensor in tensors), initial=0)
-        return [
-            _Part(tensor, start, self._is_summable(tensor))
-            for tensor, start in zip(tensors, starts, strict=False)
-            if tensor.requires_grad
-        ]
+        needed = []
+        for tensor, start in zip(tensors, starts, strict=False):
+            if not tensor.requires_grad:
+                continue
+            factor = None
+            enlarged = self._enlarged.get(tensor)
+            if foldable and enlarged is not None:
+                source = enlarged.source
+                if enlarged.versions == (tensor._version, source._version):
+                    tensor, factor = source, enlarged.factor
+            only_sum = self._is_summable(tensor)
+            needed.append((tensor, Branch(tensor.shape, start, tensor.dtype, only_sum, factor)))
+        return needed
 
     # -- the convolutions --------------------------------------------------------------------
 
@@ -156,88 +184,51 @@ class Shortcuts(TorchFunctionMode):
 
     def _convolve(self, func: Callable[..., Tensor], bound: dict[str, Any]) -> Tensor:
         whole = bound["input"]
-        parts = self._needed(whole)
         dims = _CONVOLUTIONS[func]
-        plan = _Plan(
+        plan = Plan(
             bound["weight"],
             _each(bound.get("stride", 1), dims),
             _each(bound.get("padding", 0), dims),
             _each(bound.get("dilation", 1), dims),
-            [part.tensor.shape for part in parts],
-            [part.start for part in parts],
-            [part.only_sum for part in parts],
         )
-        bound = {**bound, "input": whole.detach()}
-        result: Tensor = _Convolution.apply(func, bound, plan, *[part.tensor for part in parts])
-        self._origins[result] = plan
-        return result
+        foldable = plan.is_mirrored() and set(plan.dilation) == {1}
+        needed = self._needed(whole, foldable=foldable)
+        plan.branches = [branch for _, branch in needed]
+        if whole.is_contiguous(memory_format=_LAST[whole.ndim]):
+            plan.memory_format = _LAST[whole.ndim]
+        parts = tuple(tensor for tensor, _ in needed)
+        plain = {**bound, "input": whole.detach()}
+        return self._planned(lambda: func(**plain), plan, parts)
 
+    def _normalise(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor | None:
+        made = self._made.get(input)
+        if made is None or training or running_var is None or input._version != made.version:
+            return None
+        scale = torch.rsqrt(running_var.detach().to(made.plan.weight.dtype) + eps)
+        if weight is not None:
+            scale = scale * weight.detach()
+        plan = made.plan.scaled(scale)
+        normalised = (running_mean, running_var, weight, bias, training, momentum, eps)
+        source = input.detach()
+        return self._planned(lambda: F.batch_norm(source, *normalised), plan, made.parts)
 
-class _Convolution(torch.autograd.Function):
-    """A convolution that is asked for the gradients of some of its input channels."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, func: Callable[..., Tensor], bound: dict[str, Any], plan: _Plan, *parts: Tensor
+    def _planned(
+        self, forward: Callable[[], Tensor], plan: Plan, parts: tuple[Tensor, ...]
     ) -> Tensor:
-        ctx.plan = plan
-        ctx.dtypes = [part.dtype for part in parts]
-        return func(**bound)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        plan: _Plan = ctx.plan
-        grad = grads[0][:, plan.classes]
-        weight = plan.weight[plan.classes].to(grad.dtype)
-        results: list[Tensor | None] = [None, None, None]
-        rows = zip(plan.shapes, plan.starts, plan.only_sums, ctx.dtypes, strict=True)
-        for shape, start, only_sum, dtype in rows:
-            part = weight[:, start : start + shape[1]]
-            backward = _summed if only_sum else _whole
-            results.append(backward(grad, part, shape, plan).to(dtype))
-        return tuple(results)
-
-
-def _whole(grad: Tensor, weight: Tensor, shape: torch.Size, plan: _Plan) -> Tensor:
-    """The gradient towards an input of `shape`."""
-    unread = grad.new_empty(1).expand(shape)
-    result: Tensor = torch.ops.aten.convolution_backward(
-        grad,
-        unread,
-        weight,
-        None,
-        plan.stride,
-        plan.padding,
-        plan.dilation,
-        False,
-        [0] * len(plan.stride),
-        1,
-        [True, False, False],
-    )[0]
-    return result
-
-
-def _summed(grad: Tensor, weight: Tensor, shape: torch.Size, plan: _Plan) -> Tensor:
-    """A uniform gradient with the same spatial sums as the gradient towards an input of `shape`.
-
-    An input pixel meets an output pixel at each tap of the kernel; the sum over the input is, for
-    each tap, a sum over those outputs whose input lies inside the image. What lies behind keeps
-    sums, so that the spatial mean at the layer is exact.
-    """
-    sums = grad
-    for axis, size in enumerate(shape[2:]):
-        stride, padding = plan.stride[axis], plan.padding[axis]
-        taps = []
-        for tap in range(weight.shape[2 + axis]):
-            shift = padding - tap * plan.dilation[axis]
-            first = max(0, math.ceil(shift / stride))
-            last = min(grad.shape[2 + axis] - 1, (size - 1 + shift) // stride)
-            # The axis that is summed is always the third: each tap takes its place at the end.
-            count = max(0, last - first + 1)
-            taps.append(sums.narrow(2, first if count else 0, count).sum(dim=2))
-        sums = torch.stack(taps, dim=-1)
-    total = sums.flatten(1) @ weight.movedim(1, -1).flatten(0, -2)
-    return (total / math.prod(shape[2:])).view(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
+        result: Tensor = Convolution.apply(forward, plan, *parts)
+        self._made[result] = _Made(plan, parts, result._version)
+        self._plans[result] = plan
+        return result
 
 
 def _each(value: int | Sequence[int], dims: int) -> list[int]:
