@@ -41,7 +41,8 @@ def layers(
                 device=device,
                 channels=channels,
                 size=size_read,
-            )
+            ),
+            must_be_trained=False,
         )
     if json:
         print_json(

@@ -24,6 +24,15 @@ from unetcam.models.factories import (
 _CHECKPOINT_SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".ckpt")
 
 
+def has_random_weights(spec: str) -> bool:
+    """Whether a network is known to hold random weights until a checkpoint is loaded into it.
+
+    >>> has_random_weights("smp:Unet"), has_random_weights("net.py:build")
+    (True, False)
+    """
+    return spec.lower().startswith(SMP_PREFIX)
+
+
 def load_model(
     spec: str,
     *,
@@ -84,7 +93,7 @@ def load_model(
     if spec and path.is_dir():
         model, own_weights = build_from_folder(path, arguments)
         weights = checkpoint or own_weights
-    elif spec.lower().startswith(SMP_PREFIX):
+    elif has_random_weights(spec):
         name = spec[len(SMP_PREFIX) :]
         if checkpoint is None and arguments.get("encoder_weights") is not None:
             raise ModelError(

@@ -15,6 +15,7 @@ from unetcam.cam import UNetCAM
 from unetcam.data import ClassTable, Preprocessing, Sample, Skipped, find_samples, require_any
 from unetcam.errors import LayerError, ModelError, RunError
 from unetcam.models import load_model, parse_model_args
+from unetcam.models.loading import has_random_weights
 from unetcam.models.table import LayerTable
 from unetcam.models.topology import find_layers
 from unetcam.runs.config import RunConfig, TargetKind, check_options, data_digest, model_digest
@@ -195,8 +196,14 @@ def input_channels(model: nn.Module) -> int:
     )
 
 
-def open_network(request: ModelRequest) -> Network:
+def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> Network:
     """Load a network, move it to its device, and look at it once.
+
+    Parameters
+    ----------
+    request : ModelRequest
+    must_be_trained : bool
+        Whether a network that is known to hold random weights is refused.
 
     Raises
     ------
@@ -214,6 +221,11 @@ def open_network(request: ModelRequest) -> Network:
         allow_pickle=request.allow_pickle,
         key=request.key,
     )
+    if must_be_trained and request.checkpoint is None and has_random_weights(request.model):
+        raise ModelError(
+            f"{request.model} without --checkpoint has random weights, which explain nothing: "
+            "give the weights with --checkpoint FILE."
+        )
     channels = request.channels or input_channels(model)
     model.to(device)
     example = torch.zeros(1, channels, *(request.size or EXAMPLE_SIZE), device=device)
