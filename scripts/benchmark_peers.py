@@ -37,12 +37,15 @@ class Contender:
         How it is used, for the page.
     measured_classes : int, optional
         Where all classes would take minutes: on how many it is measured.
+    raw : bool
+        Whether it gives raw maps.
     """
 
     name: str
     run: Run
     how: str
     measured_classes: int | None = None
+    raw: bool = True
 
 
 def plain_forward(work: Work, classes: Sequence[int]) -> Maps:
@@ -55,7 +58,7 @@ def plain_forward(work: Work, classes: Sequence[int]) -> Maps:
 def unetcam(work: Work, classes: Sequence[int], *, shortcuts: bool = True) -> Maps:
     """Every class and layer in one call."""
     cam = UNetCAM(work.model, list(work.layers), shortcuts=shortcuts)
-    return cam(work.images, [ClassScore(c) for c in classes]).maps
+    return dict(cam(work.images, [ClassScore(c) for c in classes]).maps)
 
 
 def unetcam_plain(work: Work, classes: Sequence[int]) -> Maps:
@@ -151,7 +154,7 @@ def _by_layer(work: Work, found: list[list[Tensor]]) -> Any:
 
 
 CONTENDERS = (
-    Contender("plain forward", plain_forward, "the network alone, without a graph"),
+    Contender("plain forward", plain_forward, "the network alone, without a graph", raw=False),
     Contender("unetcam", unetcam, "one call"),
     Contender("unetcam, shortcuts=False", unetcam_plain, "one call, every backward whole"),
     Contender(
@@ -166,11 +169,16 @@ CONTENDERS = (
         "pytorch-grad-cam, best use",
         grad_cam_best,
         "one call per class for all layers, kept apart by an override; parameters frozen",
-        2,
+        1,
+        raw=False,
     ),
     Contender("captum LayerGradCam", captum, "one call per class and layer", 1),
     Contender(
-        "pytorch-grad-cam, documented", grad_cam_documented, "one call per class and layer", 1
+        "pytorch-grad-cam, documented",
+        grad_cam_documented,
+        "one call per class and layer",
+        1,
+        raw=False,
     ),
 )
 
