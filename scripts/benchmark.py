@@ -188,8 +188,10 @@ def main(
     ] = Device.CPU,
     repeats: Annotated[
         int,
-        typer.Option(min=1, help="Rounds of the comparisons; the long sections take at most 3."),
-    ] = 5,
+        typer.Option(
+            min=1, help="Rounds of the comparisons; the long sections take at most 3, some 2."
+        ),
+    ] = 3,
     only: Annotated[
         list[Section] | None,
         typer.Option(help="Measure this section alone; may be given several times."),
@@ -205,7 +207,7 @@ def main(
 ) -> None:
     """Measure unetcam beside torchcam, captum and pytorch-grad-cam, and write the page.
 
-    The default run takes 10 to 12 minutes on two cores; keep the machine quiet meanwhile. On a
+    The default run takes about 12 minutes on two cores; keep the machine quiet meanwhile. On a
     GPU the page is benchmarks-cuda.md, and a later run on the CPU takes its column from there.
     """
     if device is Device.CUDA and not torch.cuda.is_available():
@@ -236,7 +238,7 @@ def main(
             found[section.value] = MEASURE[section](setting)
             progress.advance(task)
     flags = [f"--device {device.value}"] if device is Device.CUDA else []
-    flags += [f"--repeats {repeats}"] if repeats != 5 else []
+    flags += [f"--repeats {repeats}"] if repeats != 3 else []
     flags += [f"--only {section.value}" for section in only or []]
     results = {
         "machine": machine(device.value),

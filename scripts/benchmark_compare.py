@@ -85,9 +85,11 @@ def _compare_maps(work: Work) -> dict[str, float]:
     ours = unetcam(work, classes)
     errors: dict[str, float] = {}
     for contender in CONTENDERS:
-        found = contender.run(work, classes)
-        if found is None or ours is None or contender.name == OURS:
+        if not contender.raw or contender.name == OURS:
             continue
+        found = contender.run(work, classes)
+        if found is None or ours is None:
+            raise RuntimeError(f"{contender.name} gives no raw maps.")
         errors[contender.name] = max(
             ((found[n] - ours[n]).abs().max() / ours[n].abs().max()).item() for n in ours
         )
@@ -182,9 +184,8 @@ def measure_targets(setting: Setting) -> dict[str, Any]:
         "times": times,
         "forwards": {n: ratio(times, n, "plain forward") for n in times},
         "shallower": ratio(times, one, "deepest layer, 1 target"),
-        "further": max(middle[nine] - middle[one], 1e-9) / FURTHER,
-        "whole": max(middle[f"{nine}, whole backwards"] - middle[f"{one}, whole backwards"], 1e-9)
-        / FURTHER,
+        "further": (middle[nine] - middle[one]) / FURTHER,
+        "whole": (middle[f"{nine}, whole backwards"] - middle[f"{one}, whole backwards"]) / FURTHER,
         "forward": middle["plain forward"],
     }
 
@@ -256,14 +257,13 @@ def measure_scaling(setting: Setting) -> dict[str, Any]:
         for value, task in points:
             setting.say(f"scaling: {axis} {value}")
             work = Work.make(replace(task, device=setting.device))
-            # A U-Net's classes make no difference to what is warmed up.
             first = range(1)
             times: Times = alternate(
                 {
                     "unetcam": partial(unetcam, work, range(task.classes)),
                     "torchcam": partial(torchcam, work, range(task.classes)),
                 },
-                setting.rounds(3),
+                setting.rounds(2),
                 setting.device,
                 warm_up={
                     "unetcam": partial(unetcam, work, first),

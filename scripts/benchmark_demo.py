@@ -6,7 +6,6 @@ Run as a script it makes the report once, in its own process, with a timer aroun
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,9 +25,9 @@ _QUICK_SLICES = 1
 
 
 def measure_demo(setting: Setting) -> dict[str, Any]:
-    """Run the demo in processes of its own; the run of median wall time is shown."""
+    """Run the demo in processes of its own; of two the slower is shown."""
     runs = []
-    for number in range(1 if setting.quick else setting.rounds(3)):
+    for number in range(1 if setting.quick else setting.rounds(2)):
         setting.say(f"demo: run {number + 1}")
         with tempfile.TemporaryDirectory() as folder:
             asked = {"out": folder, "device": setting.device, "quick": setting.quick}
@@ -183,7 +182,7 @@ def run_timed(out: Path, device: str, quick: bool) -> dict[str, Any]:
         with rooms.inside(REST):
             ended = time.perf_counter()
     rooms.seconds.pop(STARTING)
-    alone = statistics.median(_seconds(calls, device) for _ in range(1 if quick else 3))
+    alone = _seconds(calls, device)
     return {
         "rooms": rooms.seconds,
         "inside": ended - imported,

@@ -285,7 +285,6 @@ def measure_field(setting: Setting) -> dict[str, Any]:
         )
         middle = {name: statistics.median(values) for name, values in times.items()}
         further = (middle["many backwards"] - middle["one backward"]) / (many - 1)
-        further = max(further, 1e-9)
         each = middle["maps"] / len(masks)
         found[str(width)] = {
             "times": times,
@@ -330,14 +329,16 @@ def show_field(found: Mapping[str, Any], images: Path) -> str:
                 seconds(one["build"]),
                 f"{one['maps_per_second']:,.0f}",
                 seconds(one["first_backward"]),
-                seconds(one["further_backward"]),
+                seconds(one["further_backward"])
+                if one["further_backward"] > 0
+                else "within the noise",
                 "never" if beats is None else f"{beats:.0f} regions",
             ]
         )
         each = 1 / one["maps_per_second"]
         lines[f"field, K = {width}"] = [one["build"] + n * each for n in counts]
         lines[f"backwards, K = {width}"] = [
-            one["first_backward"] + (n - 1) * one["further_backward"] for n in counts
+            one["first_backward"] + (n - 1) * max(0.0, one["further_backward"]) for n in counts
         ]
     curves(images / "field.png", "regions of one image", counts, lines, "seconds", pairs=True)
     narrow = found["widths"]["16"]["maps_per_second"]

@@ -150,8 +150,12 @@ def _spread_statistics(model: nn.Module) -> None:
     """Batch statistics as a trained network has them, so that folding them in is no identity."""
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+            for values, low, high in (
+                (module.running_mean, -0.2, 0.2),
+                (module.running_var, 0.5, 1.5),
+            ):
+                if values is not None:
+                    values.uniform_(low, high)
 
 
 def alternate(
