@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from unetcam import methods
@@ -122,7 +123,9 @@ class UNetCAM:
     ) -> None:
         """Nothing of a call outlives it; what stays are the layers' names."""
 
-    def __call__(self, images: Tensor, targets: Sequence[Target] | None = None) -> CAMResult:
+    def __call__(
+        self, images: Tensor, targets: Sequence[Target] | Target | None = None
+    ) -> CAMResult:
         """Explain a batch of images.
 
         One forward serves all targets and layers; each target costs one backward from the logits
@@ -132,7 +135,7 @@ class UNetCAM:
         ----------
         images : Tensor
             (B, C, *spatial), floating point, on the model's device. Nothing is normalised here.
-        targets : sequence of Target, optional
+        targets : Target or sequence of Target, optional
             What to explain; one :class:`~unetcam.targets.ClassScore` per class by default.
 
         Returns
@@ -147,6 +150,8 @@ class UNetCAM:
         """
         self._check_images(images)
         modules = self._modules(images)
+        if isinstance(targets, Target):
+            targets = [targets]
         explained: list[Target] = []
 
         def score(logits: Tensor) -> list[Score]:
@@ -279,6 +284,15 @@ class UNetCAM:
             raise ModelError(
                 f"The images are on {images.device}, but the model is on {parameter.device}: "
                 f"move them with images.to('{parameter.device}')."
+            )
+        if (
+            parameter is not None
+            and parameter.dtype != images.dtype
+            and not torch.is_autocast_enabled(images.device.type)
+        ):
+            raise ModelError(
+                f"The images are {images.dtype}, but the model is {parameter.dtype}: convert them "
+                f"with images.to({parameter.dtype})."
             )
 
 

@@ -72,7 +72,7 @@ class Plan:
     def scaled(self, scale: Tensor) -> Plan:
         """The plan of the same convolution with each output multiplied by a factor."""
         weight = self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1))
-        return replace(self, weight=weight, _mirrored={})
+        return replace(self, weight=weight.to(self.weight.dtype), _mirrored={})
 
     def is_mirrored(self) -> bool:
         """Whether the backward can be a convolution with the mirrored kernel."""

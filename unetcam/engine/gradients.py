@@ -103,19 +103,18 @@ def collect(
         For NaN or infinity; the message says where it was seen first.
     """
     statistics: dict[str, list[Tensor]] = {name: [] for name in layers}
+    unscale: list[Tensor] = []
 
     def on_gradient(name: str, activation: Tensor, gradient: Tensor) -> None:
         with torch.autocast(gradient.device.type, enabled=False):
-            statistics[name].append(
-                method.reduce(_at_least_single(activation), _at_least_single(gradient))
-            )
+            gradient = _at_least_single(gradient)
+            for factor in unscale:
+                gradient = gradient * factor.view(-1, *[1] * (gradient.ndim - 1))
+            statistics[name].append(method.reduce(_at_least_single(activation), gradient))
 
     shortened = Shortcuts(sums_suffice=method.needs_mean_only)
     with preserved(model), Taps(layers, on_gradient, shortened.leaf) as taps:
-        # Made anew inside: an inference tensor of the caller's can't take part in a graph.
-        images = images.clone() if images.is_inference() else images.detach()
-        if channels_last and images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = _prepared(images, channels_last=channels_last)
         with shortened if shortcuts else nullcontext():
             logits = output(model(images))
         restrict = shortened.head(logits)
@@ -125,13 +124,22 @@ def collect(
                 f"No gradient comes from the logits to {_listed(layers)}: choose layers on the "
                 "way to the output, and let the model return logits that are not detached."
             )
+        halved = any(value.dtype == torch.float16 for value in (logits, *taps.activations.values()))
         with torch.autocast(logits.device.type, enabled=False):
-            scores = score(logits)
+            leaf = _at_least_single(logits.detach()).requires_grad_()
+            scores = score(leaf)
             for done, target in enumerate(scores, start=1):
                 restrict(target.channel)
+                (seed,) = torch.autograd.grad(
+                    target.value.sum(), leaf, retain_graph=True, materialize_grads=True
+                )
+                if halved:
+                    seed, back = _in_range(seed)
+                    unscale[:] = [back]
                 torch.autograd.grad(
-                    target.value.sum(),
+                    logits,
                     taps.leaves,
+                    seed.to(logits.dtype),
                     retain_graph=done < len(scores),
                     allow_unused=True,
                 )
@@ -148,6 +156,28 @@ def collect(
                     for name in layers
                 }
         return Collected(logits.detach(), maps, defined)
+
+
+def _prepared(images: Tensor, *, channels_last: bool) -> Tensor:
+    # A subclass would turn what flows into views of itself; an inference tensor of the caller's
+    # can't take part in a graph.
+    images = images.as_subclass(Tensor)
+    images = images.clone() if images.is_inference() else images.detach()
+    if channels_last and images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return images
+
+
+def _in_range(seed: Tensor) -> tuple[Tensor, Tensor]:
+    """The seed at a magnitude that half precision holds, and what undoes it for each image.
+
+    The mean over a large image gives seeds that half precision rounds to nothing. A power of two
+    changes no digit.
+    """
+    peak = seed.flatten(1).abs().amax(dim=1)
+    octaves = torch.where(peak > 0, torch.log2(peak).floor(), torch.zeros_like(peak))
+    shift = torch.exp2(-octaves).view(-1, *[1] * (seed.ndim - 1))
+    return seed * shift, torch.exp2(octaves)
 
 
 def _listed(names: Iterable[str]) -> str:

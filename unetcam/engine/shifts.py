@@ -75,6 +75,7 @@ def shift_derivatives(
         For NaN or infinity.
     """
     with preserved(model), torch.no_grad():
+        images = images.as_subclass(Tensor)
         images = images.clone() if images.is_inference() else images.detach()
         recording = Recording(model, layer, images)
         activation = recording.activation
@@ -98,12 +99,13 @@ def shift_derivatives(
         each = 4 * width * logits[:, 0].numel() * logits.element_size()
         try:
             parts = chunked(vmap(push), tangents, each, memory)
-        except (NotImplementedError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
             raise LayerError(
-                f"The way from the layer '{name}' to the logits has no forward-mode derivative "
-                f"({str(error).splitlines()[0]}): use cam(...), which goes backward."
+                f"The part behind the layer '{name}' can't be run again on its own, or has no "
+                f"forward-mode derivative ({reason}): use cam(...), which goes backward."
             ) from error
         derivative = torch.cat(parts).movedim(0, 1)
         finite = torch.stack([torch.isfinite(x).all() for x in (activation, logits, derivative)])

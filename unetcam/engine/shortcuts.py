@@ -16,7 +16,8 @@ What is left out changes no map:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from unetcam.engine.convolution import Branch, Convolution, Plan
+from unetcam.engine.notes import Notes
 
 _CONVOLUTIONS = {F.conv2d: 2, F.conv3d: 3}
+_LARGEST_REPETITION = 32
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 #: What keeps channels apart and, going backward, each channel's spatial sum.
@@ -41,7 +43,6 @@ class _Enlarged:
 
     source: Tensor
     factor: tuple[int, ...]
-    versions: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,6 @@ class _Made:
 
     plan: Plan
     parts: tuple[Tensor, ...]
-    version: int
-
-
-@dataclass(frozen=True)
-class _Cat:
-    """What a concatenation was made of, and the versions of all when it was."""
-
-    version: int
-    tensors: tuple[Tensor, ...]
-    versions: tuple[int, ...]
-
-    def holds(self, result: Tensor) -> bool:
-        """Whether nothing was changed in place since."""
-        now = tuple(tensor._version for tensor in self.tensors)
-        return result._version == self.version and now == self.versions
 
 
 class Shortcuts(TorchFunctionMode):
@@ -79,16 +65,16 @@ class Shortcuts(TorchFunctionMode):
     def __init__(self, *, sums_suffice: bool) -> None:
         super().__init__()
         self._sums_suffice = sums_suffice
-        self._parts: MutableMapping[Tensor, _Cat] = WeakTensorKeyDictionary()
-        self._summable: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
-        self._enlarged: MutableMapping[Tensor, _Enlarged] = WeakTensorKeyDictionary()
-        self._made: MutableMapping[Tensor, _Made] = WeakTensorKeyDictionary()
-        self._plans: MutableMapping[Tensor, Plan] = WeakTensorKeyDictionary()
+        self._cats: Notes[tuple[Tensor, ...]] = Notes()
+        self._summable: Notes[bool] = Notes()
+        self._enlarged: Notes[_Enlarged] = Notes()
+        self._made: Notes[_Made] = Notes()
+        self._plans: Notes[Plan] = Notes()
 
     def leaf(self, tensor: Tensor) -> None:
         """Note what flows on from a leaf: only its gradient's reduction will be asked for."""
         if self._sums_suffice:
-            self._summable[tensor] = tensor._version
+            self._summable.put(tensor, True)
 
     def head(self, logits: Tensor) -> Callable[[int | None], None]:
         """How to tell the convolution that makes the logits which channel a target touches."""
@@ -120,53 +106,54 @@ class Shortcuts(TorchFunctionMode):
         if func is torch.cat:
             self._note_cat(result, *args, **kwargs)
         elif func in _KEEPS_SUMS and args and isinstance(result, Tensor):
-            mode = kwargs.get("mode", args[3] if len(args) > 3 else "nearest")
-            self._note_kept(func, args[0], result, mode)
+            self._note_kept(func, result, *args, **kwargs)
         return result
 
     # -- what came of what -------------------------------------------------------------------
 
-    def _is_summable(self, tensor: Tensor) -> bool:
-        return self._summable.get(tensor) == tensor._version
+    def _note_cat(self, result: Tensor, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> None:
+        plain = all(tensor.ndim == result.ndim and tensor.shape[1] for tensor in tensors)
+        if plain and dim in (1, 1 - result.ndim):
+            self._cats.put(result, tuple(tensors), *tensors)
 
     def _note_kept(
-        self, func: Callable[..., Any], source: Tensor, result: Tensor, mode: str
+        self,
+        func: Callable[..., Any],
+        result: Tensor,
+        source: Tensor,
+        size: Any = None,
+        scale_factor: Any = None,
+        mode: str = "nearest",
+        *_: Any,
+        recompute_scale_factor: bool | None = None,
+        **__: Any,
     ) -> None:
-        if self._is_summable(source):
-            self._summable[result] = result._version
+        if self._summable.get(source):
+            self._summable.put(result, True, source)
         if func is not F.interpolate:
             return
-        if source in self._plans:
-            self._plans[result] = self._plans[source]
-        whole = [n % m == 0 for n, m in zip(result.shape[2:], source.shape[2:], strict=True)]
-        if source.requires_grad and mode in ("nearest", "nearest-exact") and all(whole):
-            factor = tuple(n // m for n, m in zip(result.shape[2:], source.shape[2:], strict=True))
-            versions = result._version, source._version
-            self._enlarged[result] = _Enlarged(source, factor, versions)
-
-    def _note_cat(self, result: Tensor, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> None:
-        if dim not in (1, 1 - result.ndim):
-            return
-        versions = tuple(tensor._version for tensor in tensors)
-        self._parts[result] = _Cat(result._version, tuple(tensors), versions)
+        plan = self._plans.get(source)
+        if plan is not None:
+            self._plans.put(result, plan, source)
+        factor = _repetition(source, result)
+        # With a broken scale factor torch does not repeat evenly, whatever the sizes come to.
+        even = scale_factor is None or recompute_scale_factor or _is_whole(scale_factor)
+        if source.requires_grad and mode in ("nearest", "nearest-exact") and even and factor:
+            self._enlarged.put(result, _Enlarged(source, factor), source)
 
     def _needed(self, whole: Tensor, *, foldable: bool) -> list[tuple[Tensor, Branch]]:
         """The tensors that `whole` is made of and that need a gradient, each with its branch."""
-        cat = self._parts.get(whole)
-        tensors = cat.tensors if cat is not None and cat.holds(whole) else (whole,)
+        tensors = self._cats.get(whole) or (whole,)
         starts = itertools.accumulate((tensor.shape[1] for tensor in tensors), initial=0)
         needed = []
         for tensor, start in zip(tensors, starts, strict=False):
             if not tensor.requires_grad:
                 continue
-            factor = None
-            enlarged = self._enlarged.get(tensor)
-            if foldable and enlarged is not None:
-                source = enlarged.source
-                if enlarged.versions == (tensor._version, source._version):
-                    tensor, factor = source, enlarged.factor
-            only_sum = self._is_summable(tensor)
-            needed.append((tensor, Branch(tensor.shape, start, tensor.dtype, only_sum, factor)))
+            enlarged = self._enlarged.get(tensor) if foldable else None
+            source = tensor if enlarged is None else enlarged.source
+            factor = None if enlarged is None else enlarged.factor
+            only_sum = bool(self._summable.get(source))
+            needed.append((source, Branch(source.shape, start, source.dtype, only_sum, factor)))
         return needed
 
     # -- the convolutions --------------------------------------------------------------------
@@ -178,7 +165,7 @@ class Shortcuts(TorchFunctionMode):
             and bound["input"].ndim == bound["weight"].ndim
             and bound.get("groups", 1) == 1
             and not isinstance(bound.get("padding", 0), str)
-            and not bound["weight"].requires_grad
+            and not _needs_gradient(bound["weight"], bound.get("bias"))
             and not _is_checkpointed()
         )
 
@@ -212,11 +199,14 @@ class Shortcuts(TorchFunctionMode):
         eps: float = 1e-5,
     ) -> Tensor | None:
         made = self._made.get(input)
-        if made is None or training or running_var is None or input._version != made.version:
+        if made is None or training or running_var is None or _is_checkpointed():
             return None
-        scale = torch.rsqrt(running_var.detach().to(made.plan.weight.dtype) + eps)
+        if _needs_gradient(running_mean, running_var, weight, bias):
+            return None
+        exact = torch.promote_types(running_var.dtype, torch.float32)
+        scale = torch.rsqrt(running_var.to(exact) + eps)
         if weight is not None:
-            scale = scale * weight.detach()
+            scale = scale * weight
         plan = made.plan.scaled(scale)
         normalised = (running_mean, running_var, weight, bias, training, momentum, eps)
         source = input.detach()
@@ -226,13 +216,32 @@ class Shortcuts(TorchFunctionMode):
         self, forward: Callable[[], Tensor], plan: Plan, parts: tuple[Tensor, ...]
     ) -> Tensor:
         result: Tensor = Convolution.apply(forward, plan, *parts)
-        self._made[result] = _Made(plan, parts, result._version)
-        self._plans[result] = plan
+        self._made.put(result, _Made(plan, parts), *parts)
+        self._plans.put(result, plan)
         return result
 
 
-def _each(value: int | Sequence[int], dims: int) -> list[int]:
-    return [value] * dims if isinstance(value, int) else list(value) * (dims // len(value))
+def _each(value: Any, dims: int) -> list[int]:
+    values = list(value) if isinstance(value, Iterable) else [value]
+    return [operator.index(one) for one in values] * (dims // len(values))
+
+
+def _repetition(source: Tensor, result: Tensor) -> tuple[int, ...] | None:
+    """How often each axis is repeated; None where it is no whole number of times."""
+    sizes = list(zip(result.shape[2:], source.shape[2:], strict=True))
+    # Beyond this, torch's own rounding departs from an even repetition.
+    if any(new % old or new // old > _LARGEST_REPETITION for new, old in sizes):
+        return None
+    return tuple(new // old for new, old in sizes)
+
+
+def _is_whole(scale_factor: Any) -> bool:
+    factors = scale_factor if isinstance(scale_factor, Iterable) else [scale_factor]
+    return all(float(factor).is_integer() for factor in factors)
+
+
+def _needs_gradient(*tensors: Tensor | None) -> bool:
+    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _is_checkpointed() -> bool:

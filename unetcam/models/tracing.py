@@ -163,7 +163,7 @@ def trace(model: nn.Module, example: Tensor, output: Output | None = None) -> Tr
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave(name)).remove)
-        image = example[:1].clone()
+        image = example.as_subclass(Tensor)[:1].clone()
         stack.enter_context(recorder)
         start = recorder.note(image, "input", ())
         returned = model(image)

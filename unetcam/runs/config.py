@@ -60,7 +60,7 @@ class RunConfig:
     band : float or None
         Width of the band in pixels; None: 2 % of the image's diagonal.
     threshold : float
-        Share of a map's maximum above which a pixel counts as hot.
+        Share of a map's maximum at which it is cut for the IoU and Dice of the overlap.
     tolerance : float
         Pixels of tolerance of the pointing game.
     seed : int

@@ -19,7 +19,8 @@ from unetcam.cam import UNetCAM
 from unetcam.data import Frame, Item
 from unetcam.result import CAMResult
 from unetcam.runs.config import TargetKind
-from unetcam.targets import ClassScore, PredictedRegion, Target, TruthRegion, predict
+from unetcam.runs.framed import targets_for
+from unetcam.targets import predict
 
 #: Map values that are measured at a time: bounds the memory that large images take.
 MEASURED_AT_ONCE = 1 << 24
@@ -120,7 +121,9 @@ class Explainer:
         images = torch.stack([item.prepared.image for item in items]).to(self.device, self._dtype)
         size = (int(images.shape[-2]), int(images.shape[-1]))
         with torch.autocast(self.device.type, enabled=self.settings.amp):
-            result = self._cam(images, targets=self._targets(items))
+            kind, classes = self.settings.target, len(self.settings.class_names)
+            wanted = targets_for(kind, classes, items, self.device)
+            result = self._cam(images, targets=wanted)
         logits = _resized(result.logits.float(), size)
         groups: dict[Frame, list[int]] = {}
         for position, item in enumerate(items):
@@ -129,16 +132,6 @@ class Explainer:
             at = torch.tensor(positions, device=self.device)
             prediction = predict(frame.restore(logits.index_select(0, at)))
             yield View(tuple(items[i] for i in positions), prediction, result, at, frame, size)
-
-    def _targets(self, items: Sequence[Item]) -> list[Target]:
-        classes = range(len(self.settings.class_names))
-        if self.settings.target == "class":
-            return [ClassScore(c) for c in classes]
-        if self.settings.target == "predicted":
-            return [PredictedRegion(c) for c in classes]
-        masks = [item.prepared.mask for item in items if item.prepared.mask is not None]
-        truth = torch.stack(masks).to(self.device)
-        return [_TruthOfAnySize(c, truth) for c in classes]
 
     def rows(self, items: Sequence[Item]) -> pd.DataFrame:
         """One row per image, layer and class, of images whose prepared tensors have one shape.
@@ -259,19 +252,6 @@ _TYPES: dict[torch.dtype, Any] = {
     torch.int32: np.int32,
     torch.float64: np.float64,
 }
-
-
-class _TruthOfAnySize(TruthRegion):
-    """A truth region for networks whose logits are smaller than their input."""
-
-    def check(self, logits: Tensor) -> None:
-        Target.check(self, logits)
-
-    def region(self, logits: Tensor) -> Tensor | None:
-        mask, size = self.mask, logits.shape[2:]
-        if mask.shape[1:] != size:
-            mask = F.interpolate(mask[:, None].double(), size=size, mode="nearest-exact")[:, 0]
-        return mask == self.class_index
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
