@@ -10,6 +10,7 @@ import unetcam
 from tests.networks import UNet, UNet3d, seeded
 from unetcam import UNetCAM, find_layers
 from unetcam.errors import LayerError, ModelError, NumericalError
+from unetcam.targets import ClassScore
 
 IMAGES = torch.rand(2, 1, 32, 32, generator=torch.manual_seed(4))
 
@@ -89,6 +90,20 @@ def test_images_that_are_none_are_refused(images: object, message: str) -> None:
 def test_images_on_another_device_than_the_model_are_refused() -> None:
     with pytest.raises(ModelError, match=r"move them with images.to\('meta'\)"):
         UNetCAM(UNet().to("meta"), ["up1"])(IMAGES)
+
+
+def test_images_of_another_type_than_the_model_are_refused_but_under_autocast() -> None:
+    with pytest.raises(ModelError, match=r"convert them with images.to\(torch.float32\)"):
+        UNetCAM(UNet(), ["up1"])(IMAGES.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert UNetCAM(UNet(), ["up1"])(IMAGES.bfloat16())["up1"].dtype == torch.float32
+
+
+def test_one_target_may_stand_alone() -> None:
+    cam = UNetCAM(seeded(UNet(1, 3)), ["up4"])
+    result = cam(IMAGES, ClassScore(1))
+    assert result.targets == (ClassScore(1),)
+    assert torch.equal(result["up4"], cam(IMAGES, [ClassScore(1)])["up4"])
 
 
 class Classifier(nn.Module):

@@ -338,3 +338,9 @@ class TestFolder:
         (tmp_path / "config.json").write_text((saved[0] / "config.json").read_text())
         with pytest.raises(ModelError, match=r"no model\.safetensors"):
             load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("argument", ["rate=.nan", "rate=1e999"])
+def test_a_model_argument_that_is_no_finite_number_is_refused(argument: str) -> None:
+    with pytest.raises(ModelError, match="no finite number"):
+        parse_model_args([argument])

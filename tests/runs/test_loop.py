@@ -92,14 +92,24 @@ def test_the_numbers_are_those_of_the_maps_brought_back_one_image_at_a_time(
     for position, sample in enumerate(ready.samples):
         item = dataset[position]
         assert not isinstance(item, Skipped)
-        make = {
-            "class": targets.ClassScore,
-            "predicted": targets.PredictedRegion,
-            "truth": lambda c, m=item.prepared.mask: targets.TruthRegion(c, m),
-        }[kind]
-        with UNetCAM(ready.network.model, layers=["up1", "up2"]) as cam:
-            result = cam(item.prepared.image[None], [make(c) for c in range(3)])
         frame = item.prepared.frame
+        inside = torch.zeros(frame.padded, dtype=torch.long)
+        (top, left), (height, width) = frame.offset, frame.resized
+        inside[top : top + height, left : left + width] = 1
+        with torch.no_grad():
+            logits = ready.network.model(item.prepared.image[None])
+        regions = {
+            "class": [inside] * 3,
+            "predicted": [(logits[0].argmax(0) == c) * inside for c in range(3)],
+            "truth": [item.prepared.mask == c for c in range(3)],
+        }[kind]
+        # TruthRegion, for a class without a pixel is no mistake here
+        wanted = [
+            targets.TruthRegion(c, torch.where(region != 0, c, -1))
+            for c, region in enumerate(regions)
+        ]
+        with UNetCAM(ready.network.model, layers=["up1", "up2"]) as cam:
+            result = cam(item.prepared.image[None], wanted)
         prediction = frame.restore(result.logits).argmax(1)
         for layer, maps in result.resized(frame.padded).maps.items():
             expected = measure(

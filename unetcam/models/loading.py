@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -151,6 +152,8 @@ def parse_model_args(arguments: Iterable[str]) -> dict[str, Any]:
         if name in parsed:
             raise ModelError(f"The model argument {name!r} is given twice; leave one out.")
         parsed[name] = _value(name, text.strip())
+        if isinstance(parsed[name], float) and not math.isfinite(parsed[name]):
+            raise ModelError(f"The model argument {argument!r} is no finite number; give one.")
     return parsed
 
 

@@ -163,7 +163,7 @@ def stat_cell(measure: Measure, stat: Stat) -> Cell:
     if not stat.judged:
         return Cell(DASH, 0)
     shown = stat.mean if measure.typical == "mean" else stat.median
-    beyond = measure.criterion is not None and measure.criterion.beyond(shown)
+    beyond = measure.criterion is not None and measure.criterion.beyond(stat.median)
     return Cell(
         text=measure.write(shown),
         support=stat.support,

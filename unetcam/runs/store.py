@@ -237,6 +237,7 @@ class RunStore:
         rows, images = 0, 0
         parquet: pq.ParquetWriter | None = None
         csv: pacsv.CSVWriter | None = None
+        schema: pa.Schema | None = None
         with replacing(self.folder / ROWS) as draft, replacing(self.folder / ROWS_CSV) as text:
             try:
                 for part in self._parts():
@@ -246,6 +247,9 @@ class RunStore:
                     if parquet is None or csv is None:
                         parquet = pq.ParquetWriter(draft, part.schema)
                         csv = pacsv.CSVWriter(text, part.schema)
+                        schema = part.schema
+                    # A part of an earlier library version may say string where this says large.
+                    part = part.cast(schema)
                     parquet.write_table(part)
                     csv.write_table(part)
                     rows += part.num_rows
