@@ -37,9 +37,9 @@ def without_skips(reached: Reached) -> Iterator[None]:
     class WithSkips(Shortcuts):
         def _needed(self, whole: Tensor, *, foldable: bool) -> list[tuple[Tensor, Branch]]:
             needed = super()._needed(whole, foldable=foldable)
-            cat = self._parts.get(whole)
+            cat = self._cats.get(whole)
             start = 0
-            for tensor in cat.tensors if cat is not None else ():
+            for tensor in cat or ():
                 if not tensor.requires_grad:
                     reached.append("skip")
                     needed.append((tensor, Branch(tensor.shape, start, tensor.dtype)))

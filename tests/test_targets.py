@@ -118,6 +118,8 @@ def test_a_class_that_is_absent_gives_nan_and_never_a_hit() -> None:
         (Region(0, np.ones((8, 8))), r"shape \(8, 8\), but the logits need \(16, 16\)"),
         (Region(0, torch.ones(3, 16, 16)), r"or \(2, 16, 16\) for one mask an image"),
         (TruthRegion(0, torch.ones(16, 8)), r"the shape \(16, 8\)"),
+        (ClassScore(1.0), "whole number from 0 to 2, and this target asks for 1.0"),
+        (1, "1 is no target: use those of unetcam.targets"),
         (Pixel(0, y=16, x=0), r"lies outside the logits, which have the size \(16, 16\)"),
         (Pixel(0, y=-1, x=0), "lies outside"),
         (Pixel(0, y=1, x=1, z=1), "has 3 coordinates, but the logits have 2"),

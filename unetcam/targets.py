@@ -143,6 +143,11 @@ class Target(ABC):
     def check(self, logits: Tensor) -> None:
         """Raise :class:`~unetcam.errors.TargetError` where this target can't apply to `logits`."""
         count = class_count(logits)
+        if not isinstance(self.class_index, (int, np.integer)):
+            raise TargetError(
+                f"A class is a whole number from 0 to {count - 1}, and this target asks for "
+                f"{self.class_index!r}: give the class's index."
+            )
         if not 0 <= self.class_index < count:
             raise TargetError(
                 f"Target '{self.name}' asks for class {self.class_index}, but the network gives "
@@ -348,6 +353,10 @@ def check_targets(targets: Sequence[Target], logits: Tensor) -> None:
     if not targets:
         raise TargetError("There is nothing to explain: give at least one target.")
     for target in targets:
+        if not isinstance(target, Target):
+            raise TargetError(
+                f"{target!r} is no target: use those of unetcam.targets, as ClassScore(1)."
+            )
         target.check(logits)
 
 

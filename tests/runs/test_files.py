@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +96,28 @@ def test_removing_a_tree_leaves_what_links_point_to(tmp_path: Path) -> None:
     remove_tree(tree)
     assert not tree.exists()
     assert (kept / "a").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes fork")
+def test_a_child_that_outlives_its_parent_does_not_keep_the_folder(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from unetcam.runs.files import FolderLock\n"
+        "lock = FolderLock(Path(sys.argv[1]))\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    time.sleep(60)\n"
+        "print(child, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.wait()
+    try:
+        os.kill(child, 0)  # it is still there
+        FolderLock(tmp_path).release()
+    finally:
+        os.kill(child, signal.SIGKILL)

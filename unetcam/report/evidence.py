@@ -127,7 +127,7 @@ def _leading_leak(rows: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
         return []
     most = max(leaks, key=lambda index: leaks[index])
     return [
-        f"Most of what lies outside stands on pixels whose true class is {names[most]} "
+        f"The largest part of what lies outside stands on pixels whose true class is {names[most]} "
         f"({percent(leaks[most])} of the map)."
     ]
 

@@ -165,11 +165,11 @@ def _conclude(group: list[Reading], frame: pd.DataFrame, layers: Sequence[str]) 
 def _linked(found: Iterable[Finding]) -> list[Finding]:
     """Say where one finding explains another: a scattered map also covers the background."""
     findings = list(found)
-    scattered = {f.class_index for f in findings if f.symptom == "scattered"}
+    scattered = {(f.class_index, f.layer) for f in findings if f.symptom == "scattered"}
     said = "The map of this class is also scattered, which by itself puts it on the background."
     return [
         replace(f, evidence=(*f.evidence, said))
-        if f.symptom == "background" and f.class_index in scattered
+        if f.symptom == "background" and (f.class_index, f.layer) in scattered
         else f
         for f in findings
     ]

@@ -65,7 +65,7 @@ KEY_MEASURES: tuple[Measure, ...] = (
     ),
     Measure(
         "truth_pointing", "Peak on the class",
-        "How often the hottest pixel of the map lies on the class, give or take a few pixels.",
+        "How often the hottest pixel of the map lies on the class, give or take 15 pixels.",
         True, "higher is better",
     ),
     Measure(

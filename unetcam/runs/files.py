@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from unetcam.errors import RunError
 
@@ -132,6 +133,7 @@ class FolderLock:
     """
 
     NAME = ".unetcam-lock"
+    _held: ClassVar[weakref.WeakSet[FolderLock]] = weakref.WeakSet()
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / self.NAME
@@ -145,6 +147,13 @@ class FolderLock:
             ) from None
         except OSError:
             pass
+        self._held.add(self)
+
+    @classmethod
+    def let_go_in_child(cls) -> None:
+        """A forked reader must not hold its parent's locks: it may outlive it."""
+        for lock in cls._held:
+            lock._handle.close()
 
     def release(self) -> None:
         """Give the folder free and remove the lock's file."""
@@ -152,6 +161,10 @@ class FolderLock:
             with suppress(OSError):
                 self._path.unlink()
             self._handle.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=FolderLock.let_go_in_child)
 
 
 def _lock(descriptor: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +18,8 @@ from unetcam.data import Frame, Item, Prepared, Sample, Skipped
 from unetcam.errors import RunError
 
 T = TypeVar("T")
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def read_ahead(
@@ -110,8 +114,11 @@ def _as_it_is(entry: T) -> T:
 
 
 def _prepare_worker(_: int) -> None:
-    """Workers leave Ctrl-C to their parent, and the cores to each other."""
+    """Workers leave Ctrl-C to their parent, and the cores to each other; they end with it."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # A parent that is killed can't tell them, and one that waits to write would wait for ever.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     cv2.setNumThreads(0)

@@ -16,6 +16,7 @@ from unetcam.data import ClassTable, Preprocessing, Sample, Skipped, find_sample
 from unetcam.errors import LayerError, ModelError, RunError
 from unetcam.models import load_model, parse_model_args
 from unetcam.models.loading import has_random_weights
+from unetcam.models.support import check_supported
 from unetcam.models.table import LayerTable
 from unetcam.models.topology import find_layers
 from unetcam.runs.config import RunConfig, TargetKind, check_options, data_digest, model_digest
@@ -226,6 +227,7 @@ def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> Netw
             f"{request.model} without --checkpoint has random weights, which explain nothing: "
             "give the weights with --checkpoint FILE."
         )
+    check_supported(model)
     channels = request.channels or input_channels(model)
     model.to(device)
     example = torch.zeros(1, channels, *(request.size or EXAMPLE_SIZE), device=device)
