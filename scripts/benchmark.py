@@ -3,7 +3,7 @@
 
     python scripts/benchmark.py                    # docs/benchmarks.md, on the CPU
     python scripts/benchmark.py --device cuda      # docs/benchmarks-cuda.md, and the GPU column
-    python scripts/benchmark.py --quick --out /tmp/try --only main
+    python scripts/benchmark.py --quick --out trial --only main
 
 The peers come with `pip install unetcam[bench]`.
 """
