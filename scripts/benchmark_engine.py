@@ -20,7 +20,7 @@ from torch import Tensor
 
 import unetcam.cam as cam_room
 from unetcam import UNetCAM
-from unetcam.engine import convolution, gradients
+from unetcam.engine import Run, convolution, gradients
 from unetcam.engine.convolution import Branch, Plan
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.targets import Region
@@ -124,13 +124,12 @@ _FIELDS = fields(Plan)
 @contextmanager
 def without_channels_last(reached: Reached) -> Iterator[None]:
     """Hand the images on as they are."""
-    kept = cam_room.collect
 
-    def plain(*args: Any, channels_last: bool, **kwargs: Any) -> Any:
+    def plain(*args: Any, **kwargs: Any) -> Any:
         reached.append("channels last")
-        return kept(*args, channels_last=False, **kwargs)
+        return replace(Run(*args, **kwargs), channels_last=False)
 
-    with patch.object(cam_room, "collect", plain):
+    with patch.object(cam_room, "Run", plain):
         yield
 
 

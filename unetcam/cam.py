@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from unetcam import methods
-from unetcam.engine import Collected, collect
+from unetcam.engine import Run
 from unetcam.engine.budget import memory_bytes
 from unetcam.engine.shifts import shift_derivatives
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.field import RegionField
+from unetcam.methods import Method
 from unetcam.models.output import Output, is_map, pick_logits
 from unetcam.models.support import check_supported
 from unetcam.models.topology import find_layers
@@ -39,8 +41,9 @@ class UNetCAM:
     layers : sequence of str or nn.Module, optional
         What to explain, in the order in which the maps are wanted. None takes every decoder layer,
         deepest first, found by tracing the model on the first images that are explained.
-    method : str
-        A registered method: see :func:`unetcam.methods.names`.
+    method : str or Method
+        A registered method's name, see :func:`unetcam.methods.names`, or one with settings of
+        its own.
     output : callable, optional
         Picks the logits from what the model returns. Without it a tensor, tuple, list or dict is
         understood (deep supervision: the full-resolution head).
@@ -73,7 +76,7 @@ class UNetCAM:
         self,
         model: nn.Module,
         layers: Sequence[str | nn.Module] | None = None,
-        method: str = "gradcam",
+        method: str | Method = "gradcam",
         *,
         output: Output | None = None,
         example: Tensor | None = None,
@@ -81,7 +84,7 @@ class UNetCAM:
     ) -> None:
         check_supported(model)
         self.model = model
-        self._method = methods.get(method)
+        self._method = methods.get(method) if isinstance(method, str) else method
         self._output = output
         self._shortcuts = shortcuts
         self._takes_channels_last = True
@@ -158,34 +161,22 @@ class UNetCAM:
             wanted = targets
             if wanted is None:
                 wanted = [ClassScore(index) for index in range(class_count(logits))]
-            explained.extend(wanted)
+            explained[:] = wanted
             check_targets(explained, logits)
             return [target.score(logits) for target in explained]
 
         def output(returned: Any) -> Tensor:
             return self._logits(returned, images)
 
-        def explain(*, channels_last: bool) -> Collected:
-            explained.clear()
-            return collect(
-                self.model,
-                images,
-                modules,
-                score,
-                self._method,
-                output,
-                shortcuts=self._shortcuts,
-                channels_last=channels_last,
-            )
-
         channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
+        run = Run(self.model, images, modules, score, output, self._shortcuts, channels_last)
         try:
-            collected = explain(channels_last=channels_last)
+            collected = self._method.explain(run)
         except RuntimeError as error:
             if not channels_last or _VIEW_REFUSED not in str(error):
                 raise
             self._takes_channels_last = False
-            collected = explain(channels_last=False)
+            collected = self._method.explain(replace(run, channels_last=False))
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
 

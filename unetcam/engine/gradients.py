@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from unetcam.engine.run import Collected, Run
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.engine.state import preserved
 from unetcam.engine.taps import Taps
 from unetcam.errors import LayerError, NumericalError
 
 
-class Scored(Protocol):
-    """One score per image and whether it exists: see :class:`unetcam.targets.Score`."""
-
-    @property
-    def value(self) -> Tensor: ...
-    @property
-    def defined(self) -> Tensor: ...
-    @property
-    def channel(self) -> int | None: ...
-
-
 class Reduction(Protocol):
-    """How a method condenses gradients: see :class:`unetcam.methods.Method`."""
+    """How a method condenses gradients: see :class:`unetcam.methods.GradientMethod`."""
 
     @property
     def needs_mean_only(self) -> bool: ...
@@ -36,37 +25,7 @@ class Reduction(Protocol):
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor: ...
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What one forward and its backwards gave.
-
-    Attributes
-    ----------
-    logits : Tensor
-        (B, C, *spatial), detached.
-    maps : dict of str to Tensor
-        (B, T, *layer_spatial) each, float32 (float64 for a float64 network), raw; NaN where the
-        target does not exist in the image.
-    defined : Tensor
-        (B, T) bool: whether the target exists in the image.
-    """
-
-    logits: Tensor
-    maps: dict[str, Tensor]
-    defined: Tensor
-
-
-def collect(
-    model: nn.Module,
-    images: Tensor,
-    layers: Mapping[str, nn.Module],
-    score: Callable[[Tensor], Sequence[Scored]],
-    method: Reduction,
-    output: Callable[[Any], Tensor],
-    *,
-    shortcuts: bool = True,
-    channels_last: bool = False,
-) -> Collected:
+def collect(run: Run, method: Reduction) -> Collected:
     """Run one forward, and one backward per target from the logits to the deepest layer.
 
     Nothing before the first tapped layer builds a graph and no parameter collects a gradient. A
@@ -74,22 +33,8 @@ def collect(
 
     Parameters
     ----------
-    model : nn.Module
-        Left exactly as found, also when an exception flies.
-    images : Tensor
-        (B, C, *spatial), finite, on the model's device.
-    layers : Mapping of str to nn.Module
-    score : callable
-        Gives the targets' scores from the logits, in the targets' order.
+    run : Run
     method : Reduction
-    output : callable
-        Picks the logits (B, C, *spatial) from whatever the model returns.
-    shortcuts : bool
-        Whether convolutions leave out what no map needs; see :class:`Shortcuts`. The maps are
-        the same up to rounding.
-    channels_last : bool
-        Whether the images are handed on with their channels last in memory, which makes
-        convolutions faster on a CPU. A model that calls ``view`` on its maps may not take it.
 
     Returns
     -------
@@ -102,6 +47,7 @@ def collect(
     NumericalError
         For NaN or infinity; the message says where it was seen first.
     """
+    layers = run.layers
     statistics: dict[str, list[Tensor]] = {name: [] for name in layers}
     unscale: list[Tensor] = []
 
@@ -113,10 +59,10 @@ def collect(
             statistics[name].append(method.reduce(_at_least_single(activation), gradient))
 
     shortened = Shortcuts(sums_suffice=method.needs_mean_only)
-    with preserved(model), Taps(layers, on_gradient, shortened.leaf) as taps:
-        images = _prepared(images, channels_last=channels_last)
-        with shortened if shortcuts else nullcontext():
-            logits = output(model(images))
+    with preserved(run.model), Taps(layers, on_gradient, shortened.leaf) as taps:
+        images = _prepared(run.images, channels_last=run.channels_last)
+        with shortened if run.shortcuts else nullcontext():
+            logits = run.output(run.model(images))
         restrict = shortened.head(logits)
         taps.seal()
         if not logits.requires_grad:
@@ -127,7 +73,7 @@ def collect(
         halved = any(value.dtype == torch.float16 for value in (logits, *taps.activations.values()))
         with torch.autocast(logits.device.type, enabled=False):
             leaf = _at_least_single(logits.detach()).requires_grad_()
-            scores = score(leaf)
+            scores = run.score(leaf)
             for done, target in enumerate(scores, start=1):
                 restrict(target.channel)
                 (seed,) = torch.autograd.grad(

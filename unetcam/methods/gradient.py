@@ -7,13 +7,39 @@ what the formula gives.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
+from unetcam.engine import Collected, Run, collect
 from unetcam.methods.registry import Method, register
 
 
-class _ChannelWeighted(Method):
+class GradientMethod(Method):
+    """A method that turns one layer's activation and gradients into its maps, in two steps.
+
+    `reduce` condenses one target's gradient as it arrives in the backward, `combine` makes the
+    maps of all targets.
+    """
+
+    #: Whether `reduce` asks for no more of a gradient than each channel's spatial mean.
+    needs_mean_only: ClassVar[bool] = False
+
+    @abstractmethod
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """Condense a gradient, (B, K, *spatial) as the activation, to what the map needs."""
+
+    @abstractmethod
+    def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
+        """The raw maps (B, T, *spatial) of T targets, from their statistics (B, T, ...)."""
+
+    def explain(self, run: Run) -> Collected:
+        return collect(run, self)
+
+
+class _ChannelWeighted(GradientMethod):
     """A map that is a weighted sum of the activation's channels."""
 
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
@@ -21,7 +47,7 @@ class _ChannelWeighted(Method):
         return sums.view(*statistics.shape[:2], *activation.shape[2:]).relu_()
 
 
-class _ElementWeighted(Method):
+class _ElementWeighted(GradientMethod):
     """A map that is finished as soon as its gradient is there."""
 
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
