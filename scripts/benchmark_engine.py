@@ -67,9 +67,9 @@ def without_head(reached: Reached) -> Iterator[None]:
     """Send the zeros of the other classes through the head as well."""
 
     class WithoutHead(Shortcuts):
-        def head(self, logits: Tensor) -> Callable[[int | None], None]:
+        def head(self, logits: Tensor) -> Callable[[slice], None]:
             reached.append("head")
-            return lambda channel: None
+            return lambda channels: None
 
     with patch.object(gradients, "Shortcuts", WithoutHead):
         yield

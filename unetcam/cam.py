@@ -51,6 +51,12 @@ class UNetCAM:
         Images to trace the model on, so that :attr:`layers` is known at once.
     shortcuts : bool
         Whether the backwards leave out what no map needs; the maps are the same up to rounding.
+    memory_budget : int or float, optional
+        Bytes, or a share of what is free on the device: bounds the targets that share a backward,
+        the channels of a field that are pushed at once, and the maps, which are refused before
+        the work where they alone take more. By default the former are bounded by half of what is
+        free on a GPU, and by 1 GiB elsewhere. A device that runs out of memory all the same is
+        given smaller parts, with one warning.
 
     Raises
     ------
@@ -81,12 +87,15 @@ class UNetCAM:
         output: Output | None = None,
         example: Tensor | None = None,
         shortcuts: bool = True,
+        memory_budget: int | float | None = None,
     ) -> None:
         check_supported(model)
+        memory_bytes(memory_budget, torch.device("cpu"))
         self.model = model
         self._method = methods.get(method) if isinstance(method, str) else method
         self._output = output
         self._shortcuts = shortcuts
+        self._memory_budget = memory_budget
         self._takes_channels_last = True
         self._chosen = None if layers is None else _resolve(model, layers)
         self._traced: dict[str, nn.Module] | None = None
@@ -131,8 +140,8 @@ class UNetCAM:
     ) -> CAMResult:
         """Explain a batch of images.
 
-        One forward serves all targets and layers; each target costs one backward from the logits
-        to the deepest layer.
+        One forward serves all targets and layers; each target costs at most one backward from the
+        logits to the deepest layer.
 
         Parameters
         ----------
@@ -148,7 +157,7 @@ class UNetCAM:
 
         Raises
         ------
-        LayerError, ModelError, NumericalError, TargetError
+        LayerError, MemoryBudgetError, ModelError, NumericalError, TargetError
             One sentence each: what is wrong, where, and what to do.
         """
         self._check_images(images)
@@ -169,7 +178,16 @@ class UNetCAM:
             return self._logits(returned, images)
 
         channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
-        run = Run(self.model, images, modules, score, output, self._shortcuts, channels_last)
+        run = Run(
+            self.model,
+            images,
+            modules,
+            score,
+            output,
+            shortcuts=self._shortcuts,
+            channels_last=channels_last,
+            memory_budget=self._memory_budget,
+        )
         try:
             collected = self._method.explain(run)
         except RuntimeError as error:
@@ -199,8 +217,7 @@ class UNetCAM:
         layer : str, optional
             One of :attr:`layers`; the last, finest one by default.
         memory_budget : int or float, optional
-            Bytes for the tensors of a chunk of channels, or a share of what is free on the
-            device; half of that on a GPU and 1 GiB elsewhere by default.
+            For this field alone, in place of the one given to :class:`UNetCAM`.
 
         Raises
         ------
@@ -223,13 +240,14 @@ class UNetCAM:
             )
         modules = self._modules(images) if layer is None else _resolve(self.model, [layer])
         name, module = list(modules.items())[-1]
+        budget = self._memory_budget if memory_budget is None else memory_budget
         shifts = shift_derivatives(
             self.model,
             images,
             name,
             module,
             lambda returned: self._logits(returned, images),
-            memory=memory_bytes(memory_budget, images.device),
+            memory=memory_bytes(budget, images.device),
         )
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
 

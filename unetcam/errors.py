@@ -26,6 +26,10 @@ class NumericalError(UnetcamError, ArithmeticError):
     """NaN or infinity where a finite number is needed."""
 
 
+class MemoryBudgetError(UnetcamError, ValueError):
+    """A memory budget that is no amount of memory, or that the result alone exceeds."""
+
+
 class DataError(UnetcamError, ValueError):
     """An image, mask, manifest or class table that can't be used."""
 

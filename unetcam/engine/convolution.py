@@ -141,7 +141,8 @@ def whole_gradient(grad: Tensor, branch: Branch, plan: Plan) -> Tensor:
         Of the branch's shape.
     """
     dims = len(plan.stride)
-    grad = grad.contiguous(memory_format=plan.memory_format)
+    if not torch._C._functorch.is_batchedtensor(grad):  # whose memory can't be asked for
+        grad = grad.contiguous(memory_format=plan.memory_format)
     # On the CPU a convolution with the mirrored kernel is the faster way to write the same sum;
     # with a stride it also adds up what an enlargement had repeated.
     if branch.factor is not None or (grad.device.type == "cpu" and plan.is_mirrored()):

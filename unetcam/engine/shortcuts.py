@@ -76,13 +76,13 @@ class Shortcuts(TorchFunctionMode):
         if self._sums_suffice:
             self._summable.put(tensor, True)
 
-    def head(self, logits: Tensor) -> Callable[[int | None], None]:
-        """How to tell the convolution that makes the logits which channel a target touches."""
+    def head(self, logits: Tensor) -> Callable[[slice], None]:
+        """How to tell the convolution that makes the logits which channels a backward touches."""
         plan = self._plans.get(logits)
 
-        def restrict(channel: int | None) -> None:
+        def restrict(channels: slice) -> None:
             if plan is not None:
-                plan.classes = slice(None) if channel is None else slice(channel, channel + 1)
+                plan.classes = channels
 
         return restrict
 
