@@ -134,7 +134,7 @@ def statistics_by_backwards(
         most=_targets_at_once(logits),
     )
     return {
-        name: torch.cat(found, dim=1)
+        name: torch.cat(found, dim=1) if len(found) > 1 else found[0].contiguous()
         for name, found in zip(names, zip(*parts, strict=True), strict=True)
     }
 

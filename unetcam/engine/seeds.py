@@ -67,14 +67,13 @@ class Seeds:
     def of(self, targets: Sequence[int]) -> Seeded:
         """The seeds of some targets by their numbers."""
         scores = [self._scores[target] for target in targets]
-        seeds = torch.stack(
-            [
-                torch.autograd.grad(
-                    score.value.sum(), self._leaf, retain_graph=True, materialize_grads=True
-                )[0]
-                for score in scores
-            ]
-        )
+        found = [
+            torch.autograd.grad(
+                score.value.sum(), self._leaf, retain_graph=True, materialize_grads=True
+            )[0]
+            for score in scores
+        ]
+        seeds = torch.stack(found) if len(found) > 1 else found[0][None]  # which copies nothing
         factors = None
         if self._halved:
             seeds, factors = _in_range(seeds)
