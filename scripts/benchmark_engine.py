@@ -22,6 +22,7 @@ import unetcam.cam as cam_room
 from unetcam import UNetCAM
 from unetcam.engine import Run, convolution, gradients
 from unetcam.engine.convolution import Branch, Plan
+from unetcam.engine.head import Head
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.targets import Region
 
@@ -67,9 +68,9 @@ def without_head(reached: Reached) -> Iterator[None]:
     """Send the zeros of the other classes through the head as well."""
 
     class WithoutHead(Shortcuts):
-        def head(self, logits: Tensor) -> Callable[[slice], None]:
+        def head(self, logits: Tensor) -> Head:
             reached.append("head")
-            return lambda channels: None
+            return Head(None)
 
     with patch.object(gradients, "Shortcuts", WithoutHead):
         yield

@@ -98,11 +98,14 @@ class Score:
         (B,) bool: whether the region exists in the image.
     channel : int, optional
         The one channel of the logits that the value depends on, where it is one.
+    everywhere : bool
+        Whether the value is that channel's mean over all pixels.
     """
 
     value: Tensor
     defined: Tensor
     channel: int | None = None
+    everywhere: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +165,7 @@ class Target(ABC):
         channel = self.class_index if alone else None
         if region is None:
             present = torch.ones(len(values), dtype=torch.bool, device=values.device)
-            return Score(values.mean(dim=1), present, channel)
+            return Score(values.mean(dim=1), present, channel, everywhere=alone)
         inside = region.expand(logits.shape[0], *logits.shape[2:]).flatten(1)
         count = inside.sum(dim=1)
         total = torch.where(inside, values, torch.zeros_like(values)).sum(dim=1)
@@ -335,7 +338,7 @@ class TruthRegion(_Masked):
     --------
     >>> logits = torch.tensor([[[[1.0, 3.0]], [[0.0, 8.0]]]])
     >>> TruthRegion(1, [[1, 0]]).score(logits)
-    Score(value=tensor([0.]), defined=tensor([True]), channel=1)
+    Score(value=tensor([0.]), defined=tensor([True]), channel=1, everywhere=False)
     >>> TruthRegion(1, [[0, 0]]).score(logits).defined
     tensor([False])
     """

@@ -126,8 +126,8 @@ class Watched(nn.Module):
 
 def watched(classes: int) -> tuple[nn.Module, Watched]:
     watch = Watched()
-    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), watch, nn.Conv2d(4, classes, 1))
-    return model, watch
+    conv, head = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, classes, 3, padding=1)
+    return nn.Sequential(conv, nn.ReLU(), watch, head), watch
 
 
 def test_small_images_share_a_backward_and_large_ones_do_not() -> None:
@@ -232,3 +232,56 @@ def test_what_has_no_forward_derivative_goes_backward(monkeypatch: pytest.Monkey
     assert tried == ["0"]
     plain = torch.cat([cam(image, [region])["0"] for region in regions], dim=1)
     torch.testing.assert_close(maps, plain, rtol=1e-5, atol=1e-9)
+
+
+# -- many classes, a narrow head -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=["f32", "f64"])
+@pytest.mark.parametrize("kind", ["2-D", "3-D", "enlarged", "layer before the head"])
+def test_classes_that_outnumber_the_heads_inputs_cost_a_backward_for_each_input(
+    kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four channels, eleven classes."""
+    model = seeded(UNet3d(11) if kind == "3-D" else UNet(1, 11))
+    images = torch.rand(2, 1, *([16] * (3 if kind == "3-D" else 2)))
+    layers = ["up2", "up4"]
+    if kind == "3-D":
+        layers = ["dec2", "dec1"]
+    elif kind == "enlarged":
+        model = nn.Sequential(model, nn.Upsample(scale_factor=2, mode="bilinear"))
+        layers = ["0.up2", "0.up4"]
+    elif kind == "layer before the head":
+        layers = ["up4"]
+    model, images = model.to(dtype), images.to(dtype)
+    counts = []
+    kept = backwards.chunked
+
+    def counted(function: Any, rows: Any, *rest: Any, **options: Any) -> Any:
+        counts.append(len(rows))
+        return kept(function, rows, *rest, **options)
+
+    monkeypatch.setattr(backwards, "chunked", counted)
+    plain = UNetCAM(model, layers, shortcuts=False)(images)
+    ours = UNetCAM(model, layers)(images)
+    assert counts == [11, 4]
+    for layer in layers:
+        assert torch.linalg.norm(ours[layer] - plain[layer]) <= TOLERANCES[
+            dtype
+        ] * torch.linalg.norm(plain[layer])
+    order = [ClassScore(c) for c in (9, 0, 0, 5, 3)]
+    chosen = UNetCAM(model, layers)(images, order)
+    torch.testing.assert_close(chosen[layers[0]][:, 1], ours[layers[0]][:, 0], rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(chosen[layers[0]][:, 3], ours[layers[0]][:, 5], rtol=1e-4, atol=1e-9)
+    assert counts == [11, 4, 4]
+    corner = torch.zeros(ours.logits.shape[2:])
+    corner[0] = 1
+    for others in (
+        [ClassScore(c) for c in range(4)],
+        [*order, Region(0, corner)],
+        [ClassScore(c, on="probability") for c in range(11)],
+    ):
+        UNetCAM(model, layers)(images, others)
+        assert counts[-1] == len(others)
+    UNetCAM(model, layers, "hirescam")(images)
+    assert counts[-1] == 11

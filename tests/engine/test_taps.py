@@ -80,7 +80,7 @@ def test_one_forward_and_at_most_one_tail_backward_per_target_and_not_a_step_fur
     before, between, behind = Counted(), Counted(), Counted()
     conv = lambda: nn.Conv2d(4, 4, 3, padding=1)  # noqa: E731
     model = nn.Sequential(
-        nn.Conv2d(1, 4, 1), before, conv(), between, conv(), behind, nn.Conv2d(4, 5, 1)
+        nn.Conv2d(1, 4, 1), before, conv(), between, conv(), behind, nn.Conv2d(4, 5, 3)
     )
     images = torch.rand(1, 1, side, side)
     UNetCAM(model, ["4", "2"])(images, [ClassScore(c) for c in range(5)])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from unetcam.engine.budget import chunked
+from unetcam.engine.head import Head, UnitSeeds
 from unetcam.engine.seeds import Seeds
 from unetcam.engine.tensors import at_least_single
 from unetcam.errors import LayerError
@@ -65,8 +66,8 @@ def statistics_by_backwards(
     leaves: Sequence[Tensor],
     arrivals: Arrivals,
     activations: Mapping[str, Tensor],
-    seeds: Seeds,
-    restrict: Callable[[slice], None],
+    seeds: Seeds | UnitSeeds,
+    head: Head,
     *,
     memory: int,
 ) -> dict[str, Tensor]:
@@ -83,7 +84,7 @@ def statistics_by_backwards(
     activations : Mapping of str to Tensor
         By layer.
     seeds : Seeds
-    restrict : callable
+    head : Head
         Is told the channels of the logits that a backward touches.
     memory : int
         Bytes that the tensors of one backward may take.
@@ -104,7 +105,7 @@ def statistics_by_backwards(
     def explained(targets: Sequence[int]) -> tuple[Tensor, ...]:
         nonlocal together
         found = seeds.of(targets)
-        restrict(found.channels)
+        head.restrict(found.channels)
         if len(targets) > 1 and together:
             dims = (0, None if found.factors is None else 0)
             try:

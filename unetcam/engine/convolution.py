@@ -74,6 +74,11 @@ class Plan:
         weight = self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1))
         return replace(self, weight=weight.to(self.weight.dtype), _mirrored={})
 
+    def change(self, weight: Tensor) -> None:
+        """Let backwards from now on take another kernel of the same shape."""
+        self.weight = weight
+        self._mirrored.clear()
+
     def is_mirrored(self) -> bool:
         """Whether the backward can be a convolution with the mirrored kernel."""
         reach = [d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]

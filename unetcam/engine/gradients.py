@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unetcam.engine.backwards import Arrivals, Reduction, statistics_by_backwards
 from unetcam.engine.budget import memory_bytes, require_room
+from unetcam.engine.head import UnitSeeds, statistics_by_span
 from unetcam.engine.run import Collected, Run
 from unetcam.engine.seeds import Seeds
 from unetcam.engine.shifts import weights_by_shifts
@@ -61,20 +62,9 @@ def collect(run: Run, method: Reduction) -> Collected:
         with torch.autocast(logits.device.type, enabled=False):
             seeds = Seeds(run, logits, halved=_is_halved(logits, *activations.values()))
             require_room(run.memory_budget, activations.values(), len(seeds))
-            memory = memory_bytes(run.memory_budget, logits.device)
-            statistics = None
-            if run.shortcuts and method.needs_mean_only:
-                statistics = weights_by_shifts(run, images, activations, seeds, memory=memory)
-            if statistics is None:
-                statistics = statistics_by_backwards(
-                    logits,
-                    taps.leaves,
-                    arrivals,
-                    activations,
-                    seeds,
-                    shortened.head(logits),
-                    memory=memory,
-                )
+            statistics = _statistics(
+                run, method, images, logits, taps.leaves, arrivals, activations, seeds, shortened
+            )
             logits = logits.detach()
             with torch.no_grad():
                 _check_finite(images, activations, logits, statistics)
@@ -86,6 +76,33 @@ def collect(run: Run, method: Reduction) -> Collected:
                     for name, activation in activations.items()
                 }
         return Collected(logits, maps, seeds.defined)
+
+
+def _statistics(
+    run: Run,
+    method: Reduction,
+    images: Tensor,
+    logits: Tensor,
+    leaves: Sequence[Tensor],
+    arrivals: Arrivals,
+    activations: Mapping[str, Tensor],
+    seeds: Seeds,
+    shortened: Shortcuts,
+) -> dict[str, Tensor]:
+    """What the method needs of the gradients, (B, T, ...) by layer, in the shortest way."""
+    memory = memory_bytes(run.memory_budget, logits.device)
+    head = shortened.head(logits)
+
+    def go_back(seeds: Seeds | UnitSeeds) -> dict[str, Tensor]:
+        return statistics_by_backwards(
+            logits, leaves, arrivals, activations, seeds, head, memory=memory
+        )
+
+    found = None
+    if run.shortcuts and method.needs_mean_only:
+        found = weights_by_shifts(run, images, activations, seeds, memory=memory)
+        found = found or statistics_by_span(head, seeds, go_back)
+    return found or go_back(seeds)
 
 
 def _is_halved(*tensors: Tensor) -> bool:

@@ -64,6 +64,20 @@ class Seeds:
     def __len__(self) -> int:
         return len(self._scores)
 
+    @property
+    def means_of(self) -> list[int] | None:
+        """The channels of the logits whose means over all pixels the targets are, if they are."""
+        channels = [score.channel for score in self._scores if score.everywhere]
+        known = [channel for channel in channels if channel is not None]
+        return known if len(known) == len(self._scores) else None
+
+    def of_means(self, channels: Sequence[int]) -> Seeded:
+        """The seeds of the means of some channels over all pixels."""
+        seeds = self._leaf.new_zeros(len(channels), *self._leaf.shape)
+        for place, channel in enumerate(channels):
+            seeds[place, :, channel] = 1 / self.pixels
+        return self._finished(seeds, slice(min(channels), max(channels) + 1))
+
     def of(self, targets: Sequence[int]) -> Seeded:
         """The seeds of some targets by their numbers."""
         scores = [self._scores[target] for target in targets]
@@ -74,13 +88,15 @@ class Seeds:
             for score in scores
         ]
         seeds = torch.stack(found) if len(found) > 1 else found[0][None]  # which copies nothing
-        factors = None
-        if self._halved:
-            seeds, factors = _in_range(seeds)
         touched = [score.channel for score in scores]
         known = [channel for channel in touched if channel is not None]
         alone = len(known) == len(touched)
-        channels = slice(min(known), max(known) + 1) if alone else slice(None)
+        return self._finished(seeds, slice(min(known), max(known) + 1) if alone else slice(None))
+
+    def _finished(self, seeds: Tensor, channels: slice) -> Seeded:
+        factors = None
+        if self._halved:
+            seeds, factors = _in_range(seeds)
         return Seeded(seeds.to(self._dtype), factors, channels)
 
 
