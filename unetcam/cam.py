@@ -20,7 +20,15 @@ from unetcam.models.output import Output, is_map, pick_logits
 from unetcam.models.support import check_supported
 from unetcam.models.topology import find_layers
 from unetcam.result import CAMResult
-from unetcam.targets import ClassScore, Score, Target, check_existing, check_targets, class_count
+from unetcam.targets import (
+    Choice,
+    Score,
+    Target,
+    TargetLike,
+    check_existing,
+    check_targets,
+    chosen,
+)
 
 __all__ = ["UNetCAM"]
 
@@ -124,7 +132,9 @@ class UNetCAM:
         """Nothing of a call outlives it; what stays are the layers' names."""
 
     def __call__(
-        self, images: Tensor, targets: Sequence[Target] | Target | None = None
+        self,
+        images: Tensor,
+        targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
     ) -> CAMResult:
         """Explain a batch of images.
 
@@ -135,8 +145,10 @@ class UNetCAM:
         ----------
         images : Tensor
             (B, C, *spatial), floating point, on the model's device. Nothing is normalised here.
-        targets : Target or sequence of Target, optional
-            What to explain; one :class:`~unetcam.targets.ClassScore` per class by default.
+        targets : Target, callable or sequence of them, optional
+            What to explain; one :class:`~unetcam.targets.ClassScore` per class by default. A
+            callable makes a score per image, (B,), of the logits: see
+            :class:`~unetcam.targets.Function`.
 
         Returns
         -------
@@ -150,15 +162,10 @@ class UNetCAM:
         """
         self._check_images(images)
         modules = self._modules(images)
-        if isinstance(targets, Target):
-            targets = [targets]
         explained: list[Target] = []
 
         def score(logits: Tensor) -> list[Score]:
-            wanted = targets
-            if wanted is None:
-                wanted = [ClassScore(index) for index in range(class_count(logits))]
-            explained.extend(wanted)
+            explained.extend(chosen(targets, logits))
             check_targets(explained, logits)
             return [target.score(logits) for target in explained]
 
