@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from unetcam import methods
@@ -16,12 +17,15 @@ from unetcam.engine.budget import memory_bytes
 from unetcam.engine.shifts import shift_derivatives
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.field import RegionField
+from unetcam.mistakes import Mistakes, explain_errors
 from unetcam.models.output import Output, is_map, pick_logits
 from unetcam.models.support import check_supported
 from unetcam.models.topology import find_layers
 from unetcam.result import CAMResult
 from unetcam.targets import (
     Choice,
+    Head,
+    Scale,
     Score,
     Target,
     TargetLike,
@@ -195,6 +199,52 @@ class UNetCAM:
             collected = explain(channels_last=False)
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
+
+    def explain_errors(
+        self,
+        images: Tensor,
+        truth: Tensor | ArrayLike,
+        *,
+        on: Scale = "logits",
+        head: Head = "softmax",
+    ) -> Mistakes:
+        """What speaks for each class where it is missed, and where it is made up.
+
+        One forward, and one backward for each class and kind of mistake that some image has.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, C, *spatial), as for a call.
+        truth : array_like or Tensor
+            Class indices, (*spatial) or (B, *spatial), of the logits' size; -1 where a pixel is
+            to be ignored. With ``head="sigmoid"`` and several channels 1 and 0 for each class,
+            (C, *spatial) or (B, C, *spatial).
+        on, head
+            See :class:`~unetcam.targets.RegionScore`.
+
+        Returns
+        -------
+        Mistakes
+            The maps of what is missed and of what is made up, each (B, classes, *layer_spatial)
+            by layer and NaN where there is no such pixel, with the numbers of pixels.
+
+        Raises
+        ------
+        LayerError, ModelError, NumericalError, TargetError
+            As a call does.
+
+        Examples
+        --------
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+        >>> truth = torch.zeros(8, 8, dtype=torch.long)
+        >>> found = UNetCAM(model, ["0"]).explain_errors(torch.rand(2, 1, 8, 8), truth)
+        >>> found.missed["0"].shape, found.missed_pixels.sum() == found.made_up_pixels.sum()
+        (torch.Size([2, 3, 8, 8]), tensor(True))
+        """
+        return explain_errors(lambda choice: self(images, choice), truth, on=on, head=head)
 
     def field(
         self,

@@ -7,11 +7,13 @@ belongs to one of them, under a *sigmoid* head to any number.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 Scale = Literal["logits", "probability", "log_probability"]
 Head = Literal["softmax", "sigmoid"]
@@ -84,7 +86,22 @@ def predicted_as(logits: Tensor, class_index: int, head: Head = "softmax") -> Te
     """
     if is_multi_label(logits, head):
         return logits.detach()[:, class_index] > 0
-    return predict(logits.detach()) == class_index
+    return _prediction(logits) == class_index
+
+
+#: The prediction of logits, with the version of them that it was made of.
+_PREDICTIONS: MutableMapping[Tensor, tuple[int, Tensor]] = WeakTensorKeyDictionary()
+
+
+def _prediction(logits: Tensor) -> Tensor:
+    """The prediction, made once for all targets of the same logits, and kept as long as they."""
+    if logits.is_inference():  # has no version
+        return predict(logits)
+    version, prediction = _PREDICTIONS.get(logits, (None, None))
+    if prediction is None or version != logits._version:
+        prediction = predict(logits.detach())
+        _PREDICTIONS[logits] = logits._version, prediction
+    return prediction
 
 
 def all_scores(logits: Tensor, on: Scale, head: Head = "softmax") -> Tensor:
