@@ -169,7 +169,7 @@ TargetLike = Union[Target, Callable[[Tensor], Tensor]]  # noqa: UP007
 
 def as_targets(given: TargetLike | Sequence[TargetLike]) -> tuple[Target, ...]:
     """One target or several, functions among them, as a tuple of targets."""
-    several: Any = given if isinstance(given, Iterable) else [given]
+    several: Any = given if isinstance(given, Iterable) and not callable(given) else [given]
     found: list[Target] = []
     for one in several:
         if isinstance(one, Target):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unetcam.errors import TargetError
 from unetcam.morphology import contour_bands, default_width, label_components
-from unetcam.targets.base import RegionScore, as_region, require, spread
+from unetcam.targets.base import RegionScore, as_region, both, require, spread
 from unetcam.targets.regions import PredictedRegion
 
 Side = Literal["both", "inner", "outer"]
@@ -39,6 +39,9 @@ class _Shaped(RegionScore):
     def check(self, logits: Tensor) -> None:
         super().check(logits)
         self._source.check(logits)
+
+    def counted(self, logits: Tensor) -> Tensor | None:
+        return both(self._source.counted(logits), super().counted(logits))
 
     def _inside(self, logits: Tensor) -> Tensor:
         """(B, *spatial) bool: the pixels of the region that this one is made of."""
