@@ -11,10 +11,27 @@ from torch import Tensor
 
 from unetcam.data import Frame, Item
 from unetcam.runs.config import TargetKind
-from unetcam.targets import ClassScore, PredictedRegion, RegionScore, Score, Target, TruthRegion
+from unetcam.targets import (
+    BoundaryErrors,
+    ClassScore,
+    FalseNegatives,
+    FalsePositives,
+    MissedComponents,
+    PredictedRegion,
+    RegionScore,
+    Score,
+    Target,
+    TruthRegion,
+)
 
-#: The kinds of target that need a ground truth, and what makes them of a class and its truth.
-_OF_TRUTH: Mapping[str, Callable[[int, Tensor], Target]] = {"truth": TruthRegion}
+#: What makes a target of a class and its truth, for each kind that needs one.
+_OF_TRUTH: Mapping[TargetKind, Callable[[int, Tensor], Target]] = {
+    "truth": TruthRegion,
+    "false-positives": FalsePositives,
+    "false-negatives": FalseNegatives,
+    "boundary-errors": BoundaryErrors,
+    "missed-components": MissedComponents,
+}
 
 
 def targets_for(
@@ -24,7 +41,8 @@ def targets_for(
 
     Parameters
     ----------
-    kind : {"class", "predicted", "truth"}
+    kind : TargetKind
+        See :class:`~unetcam.runs.config.RunConfig`.
     classes : int
     items : sequence of Item
         With their masks for a kind that needs the truth.
