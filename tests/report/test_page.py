@@ -273,4 +273,6 @@ def test_maps_of_mistakes_are_shown_and_not_judged(run: Run) -> None:
     page = Page(render(mistakes, []))
     assert "No map is judged here." in page.text
     assert "Nothing was found" not in page.text
+    assert not any("flagged" in (found.get("class") or "") for found in page.all("span"))
+    assert "is better" not in page.text.lower()
     assert "each class's mean score over the pixels that are wrongly predicted as it" in page.text

@@ -205,7 +205,7 @@ def _content(run: RunLike, examples: Sequence[Example]) -> dict[str, Any]:
         "criteria": [c for symptom in SYMPTOMS for c in CRITERIA[symptom]],
         "names": NAMES,
         "classes": classes,
-        "measures": tables.KEY_MEASURES,
+        "measures": tables.judging(run, tables.KEY_MEASURES),
         "overview": tables.overview_heat(run, stats),
         "sections": [
             {
