@@ -92,11 +92,12 @@ class _EveryMistake(Choice):
 
     def choose(self, logits: Tensor) -> Sequence[Target]:
         classes = range(class_count(logits))
+        truth = self.truth.to(logits.device)
         options: dict[str, Any] = {"on": self.on, "head": self.head}
-        self.missed = [FalseNegatives(c, self.truth, **options) for c in classes]
-        self.made_up = [FalsePositives(c, self.truth, **options) for c in classes]
+        self.missed = [FalseNegatives(c, truth, **options) for c in classes]
+        self.made_up = [FalsePositives(c, truth, **options) for c in classes]
         self.missed[0].check(logits)
-        self.counts = _count(logits, self.truth, self.head)
+        self.counts = _count(logits, truth, self.head)
         every = [*self.missed, *self.made_up]
         pixels = torch.cat([self.counts.missed, self.counts.made_up], dim=1)
         occurs = pixels.any(dim=0).tolist()  # the device waits once, and spares backwards
@@ -146,16 +147,16 @@ def explain_errors(
 
 def _count(logits: Tensor, truth: Tensor, head: Head) -> _Counts:
     batch, classes = len(logits), class_count(logits)
-    truth = truth.to(logits.device)
     if is_multi_label(logits, head):
-        truth = truth.expand(logits.shape).flatten(2)
-        predicted = logits.detach().flatten(2) > 0
+        truth = truth.expand(logits.shape).reshape(batch, classes, -1)
+        predicted = logits.detach().reshape(batch, classes, -1) > 0
         missed, made_up = (truth > 0) & ~predicted, (truth == 0) & predicted
         # Counts of pixels are exact in float64 in whatever order a device adds them.
         confused = missed.double() @ made_up.double().transpose(1, 2)
         return _Counts(missed.sum(2), made_up.sum(2), confused.long())
-    truth = spread(truth, logits).flatten(1).long()
-    pair = torch.where(truth < 0, classes, truth) * classes + predict(logits.detach()).flatten(1)
+    truth = spread(truth, logits).reshape(batch, -1).long()
+    predicted = predict(logits.detach()).reshape(batch, -1)
+    pair = torch.where(truth < 0, classes, truth) * classes + predicted
     pixels = torch.zeros(batch, (classes + 1) * classes, dtype=torch.int64, device=logits.device)
     pixels.scatter_add_(1, pair, torch.ones_like(pair))
     confused = pixels.view(batch, classes + 1, classes)[:, :classes]

@@ -252,3 +252,24 @@ def test_the_score_may_be_of_another_class_than_the_errors() -> None:
         score = ClassScore(0, within=wrong).score(found.logits)
         assert score.value[image].item() == pytest.approx(expected, rel=1e-12)
         assert score.channel == 0
+
+
+def test_a_truth_of_yes_and_no_is_one_of_two_classes() -> None:
+    found = case(channels=1)
+    truth = found.truth == 1
+    FalseNegatives(1, truth).check(found.logits)
+    ours, expected = (FalseNegatives(1, t).score(found.logits) for t in (truth, truth.long()))
+    assert torch.equal(ours.value, expected.value)
+
+
+def test_a_classifiers_mistakes_are_those_of_one_pixel() -> None:
+    logits = torch.tensor([[2.0, 1.0], [0.0, 3.0], [5.0, 1.0]])
+    truth = torch.tensor([1, 1, -1])
+    for target, defined, value in (
+        (FalsePositives(0, truth), [True, False, False], 2.0),
+        (FalseNegatives(1, truth), [True, False, False], 1.0),
+    ):
+        target.check(logits)
+        score = target.score(logits)
+        assert score.defined.tolist() == defined
+        assert score.value.tolist() == [value, 0, 0]

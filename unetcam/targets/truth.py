@@ -33,10 +33,11 @@ def not_ignored(truth: Tensor, class_index: int, logits: Tensor, head: Head) -> 
 
 def check_values(truth: Tensor, highest: int, name: str, meaning: str) -> None:
     """Raise for a truth whose values say nothing."""
-    low, high = torch.stack(torch.aminmax(truth.long())).tolist()  # the device waits once
+    numbers = truth.byte() if truth.dtype == torch.bool else truth
+    low, high = torch.stack(torch.aminmax(numbers)).tolist()  # the device waits once
     if low < -1 or high > highest:
         raise TargetError(
-            f"The truth of target '{name}' holds the value {low if low < -1 else high}: use "
+            f"The truth of target '{name}' holds the value {low if low < -1 else high:g}: use "
             f"{meaning}, and -1 for pixels that are to be ignored."
         )
 
