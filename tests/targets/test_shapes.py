@@ -25,6 +25,7 @@ from unetcam.targets import (
     Band,
     ClassScore,
     Component,
+    Contrast,
     FalsePositives,
     PredictedRegion,
     Region,
@@ -142,6 +143,19 @@ def test_narrowing_a_shape_comes_after_making_it() -> None:
     halves = [found.predicted(i, 1) & left for i in range(found.batch)]
     largest = [max(components(half), key=np.sum) for half in halves]
     assert_explains(Component(1, of=PredictedRegion(1, within=left)), found, largest)
+
+
+def test_what_one_truth_ignores_is_unknown_in_any_region_made_of_it() -> None:
+    found, other = case(), case(seed=1).truth
+    inner = TruthRegion(2, other)
+    for target in (
+        TruthRegion(1, found.truth, within=inner),
+        Contrast(1, found.truth, within=inner),
+        Component(0, of=FalsePositives(1, found.truth), within=inner),
+    ):
+        assert torch.equal(target.counted(found.logits), (found.truth >= 0) & (other >= 0))
+    assert torch.equal(ClassScore(0, within=inner).counted(found.logits), other >= 0)
+    assert ClassScore(0, within=PredictedRegion(1)).counted(found.logits) is None
 
 
 def test_a_multi_label_head_makes_shapes_of_each_channel() -> None:

@@ -224,11 +224,10 @@ def checked_width(width: float | None) -> float | None:
 
 
 def _by_size(labels: Tensor, rank: int) -> Tensor:
-    """The label of each image's component of a rank by size; -1 where there are fewer."""
+    """The label of each image's component of a rank by size; one it lacks where there are fewer."""
     flat = labels.flatten(1)
     size = flat.new_zeros(len(flat), int(flat.max()) + 1)
     size = size.scatter_add_(1, flat, torch.ones_like(flat))[:, 1:]
     if rank >= size.shape[1]:
         return flat.new_full((len(flat),), -1)
-    order = size.sort(dim=1, descending=True, stable=True)
-    return torch.where(order.values[:, rank] > 0, order.indices[:, rank] + 1, -1)
+    return size.argsort(dim=1, descending=True, stable=True)[:, rank] + 1
