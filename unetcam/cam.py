@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from unetcam import methods
@@ -18,11 +19,22 @@ from unetcam.engine.shifts import shift_derivatives
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.field import RegionField
 from unetcam.methods import Method
+from unetcam.mistakes import Mistakes, explain_errors
 from unetcam.models.output import Output, is_map, pick_logits
 from unetcam.models.support import check_supported
 from unetcam.models.topology import find_layers
 from unetcam.result import CAMResult
-from unetcam.targets import ClassScore, Score, Target, check_existing, check_targets, class_count
+from unetcam.targets import (
+    Choice,
+    Head,
+    Scale,
+    Score,
+    Target,
+    TargetLike,
+    check_existing,
+    check_targets,
+    chosen,
+)
 
 __all__ = ["UNetCAM"]
 
@@ -136,7 +148,9 @@ class UNetCAM:
         """Nothing of a call outlives it; what stays are the layers' names."""
 
     def __call__(
-        self, images: Tensor, targets: Sequence[Target] | Target | None = None
+        self,
+        images: Tensor,
+        targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
     ) -> CAMResult:
         """Explain a batch of images.
 
@@ -147,8 +161,10 @@ class UNetCAM:
         ----------
         images : Tensor
             (B, C, *spatial), floating point, on the model's device. Nothing is normalised here.
-        targets : Target or sequence of Target, optional
-            What to explain; one :class:`~unetcam.targets.ClassScore` per class by default.
+        targets : Target, callable or sequence of them, optional
+            What to explain; one :class:`~unetcam.targets.ClassScore` per class by default. A
+            callable makes a score per image, (B,), of the logits: see
+            :class:`~unetcam.targets.Function`.
 
         Returns
         -------
@@ -162,15 +178,10 @@ class UNetCAM:
         """
         self._check_images(images)
         modules = self._modules(images)
-        if isinstance(targets, Target):
-            targets = [targets]
         explained: list[Target] = []
 
         def score(logits: Tensor) -> list[Score]:
-            wanted = targets
-            if wanted is None:
-                wanted = [ClassScore(index) for index in range(class_count(logits))]
-            explained[:] = wanted
+            explained[:] = chosen(targets, logits)
             check_targets(explained, logits)
             return [target.score(logits) for target in explained]
 
@@ -197,6 +208,52 @@ class UNetCAM:
             collected = self._method.explain(replace(run, channels_last=False))
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
+
+    def explain_errors(
+        self,
+        images: Tensor,
+        truth: Tensor | ArrayLike,
+        *,
+        on: Scale = "logits",
+        head: Head = "softmax",
+    ) -> Mistakes:
+        """What speaks for each class where it is missed, and where it is made up.
+
+        One forward, and one backward for each class and kind of mistake that some image has.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, C, *spatial), as for a call.
+        truth : array_like or Tensor
+            Class indices, (*spatial) or (B, *spatial), of the logits' size; -1 where a pixel is
+            to be ignored. With ``head="sigmoid"`` and several channels 1 and 0 for each class,
+            (C, *spatial) or (B, C, *spatial).
+        on, head
+            See :class:`~unetcam.targets.RegionScore`.
+
+        Returns
+        -------
+        Mistakes
+            The maps of what is missed and of what is made up, each (B, classes, *layer_spatial)
+            by layer and NaN where there is no such pixel, with the numbers of pixels.
+
+        Raises
+        ------
+        LayerError, ModelError, NumericalError, TargetError
+            As a call does.
+
+        Examples
+        --------
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+        >>> truth = torch.zeros(8, 8, dtype=torch.long)
+        >>> found = UNetCAM(model, ["0"]).explain_errors(torch.rand(2, 1, 8, 8), truth)
+        >>> found.missed["0"].shape, found.missed_pixels.sum() == found.made_up_pixels.sum()
+        (torch.Size([2, 3, 8, 8]), tensor(True))
+        """
+        return explain_errors(lambda choice: self(images, choice), truth, on=on, head=head)
 
     def field(
         self,

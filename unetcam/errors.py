@@ -34,5 +34,9 @@ class DataError(UnetcamError, ValueError):
     """An image, mask, manifest or class table that can't be used."""
 
 
+class MeasureError(UnetcamError, ValueError):
+    """Maps, masks or settings that can't be measured; the message says which and the remedy."""
+
+
 class RunError(UnetcamError, RuntimeError):
     """A run folder that can't be written, continued or compared."""

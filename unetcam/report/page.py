@@ -28,7 +28,7 @@ from unetcam.report.gallery import Gallery, file_names
 from unetcam.report.model import RunLike
 from unetcam.report.overlays import COLORMAP, Bytes, outlined, overlay, resized
 from unetcam.report.overview import ClassSummary, cautions, class_summaries, empty_maps
-from unetcam.report.readings import prepared, readings
+from unetcam.report.readings import explains_errors, prepared, readings
 from unetcam.report.text import number, percent, plural
 from unetcam.report.threads import in_threads
 from unetcam.report.thresholds import CRITERIA, HOT, MIN_SUPPORT, NAMES, SYMPTOMS
@@ -57,6 +57,10 @@ TARGETS = {
     "class": "each class's mean score over the whole image",
     "predicted": "each class's mean score over the pixels predicted as it",
     "truth": "each class's mean score over the pixels that truly are of it",
+    "false-positives": "each class's mean score over the pixels that are wrongly predicted as it",
+    "false-negatives": "each class's mean score over those of its pixels that are missed",
+    "boundary-errors": "each class's mean score over the wrong pixels along its true contour",
+    "missed-components": "each class's mean score over its objects that are missed altogether",
 }
 
 
@@ -206,13 +210,14 @@ def _content(run: RunLike, examples: Sequence[Example]) -> dict[str, Any]:
         "facts": _facts(run, config),
         "headline": _headline(run, classes, findings),
         "findings": findings,
+        "unjudged": explains_errors(run.rows),
         "open_findings": OPEN_FINDINGS,
         "cautions": cautions(run, classes),
         "symptoms": [(symptom, NAMES[symptom]) for symptom in SYMPTOMS],
         "criteria": [c for symptom in SYMPTOMS for c in CRITERIA[symptom]],
         "names": NAMES,
         "classes": classes,
-        "measures": tables.KEY_MEASURES,
+        "measures": tables.judging(run, tables.KEY_MEASURES),
         "overview": tables.overview_heat(run, stats),
         "sections": [
             {
