@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unetcam import methods
-from unetcam.engine import Run
+from unetcam.engine import Collected, Run
 from unetcam.engine.budget import memory_bytes
 from unetcam.engine.shifts import shift_derivatives
 from unetcam.errors import LayerError, ModelError, UnetcamError
@@ -22,7 +22,9 @@ from unetcam.models.output import Output, is_map, pick_logits
 from unetcam.models.support import check_supported
 from unetcam.models.topology import find_layers
 from unetcam.result import CAMResult
+from unetcam.seeds import Scoring
 from unetcam.targets import ClassScore, Score, Target, check_existing, check_targets, class_count
+from unetcam.tiled import OnProgress, Tiles, explain_tiles
 
 __all__ = ["UNetCAM"]
 
@@ -152,31 +154,71 @@ class UNetCAM:
             One sentence each: what is wrong, where, and what to do.
         """
         self._check_images(images)
-        modules = self._modules(images)
-        if isinstance(targets, Target):
-            targets = [targets]
-        explained: list[Target] = []
+        explained, score = _scoring(targets)
+        collected = self._explain(images, score, self._method)
+        check_existing(explained, collected.defined)
+        return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
 
-        def score(logits: Tensor) -> list[Score]:
-            wanted = targets
-            if wanted is None:
-                wanted = [ClassScore(index) for index in range(class_count(logits))]
-            explained[:] = wanted
-            check_targets(explained, logits)
-            return [target.score(logits) for target in explained]
+    def tiled(
+        self,
+        image: Tensor,
+        tile: int | Sequence[int],
+        overlap: int | Sequence[int],
+        *,
+        batch: int = 1,
+        targets: Sequence[Target] | Target | None = None,
+        progress: OnProgress | None = None,
+    ) -> CAMResult:
+        """Explain an image or volume that doesn't fit, tile by tile.
 
-        def output(returned: Any) -> Tensor:
-            return self._logits(returned, images)
+        The logits are those of the tiles, blended by a Gaussian, and what is explained is the
+        network that gives them: see :func:`unetcam.tiled.explain_tiles`. Where the network sees no
+        further than a quarter of the overlap, logits and maps are those of the whole image, up to
+        rounding. The tiles take turns on the model's device; logits and maps of the whole image
+        stay on the image's, which may be another.
 
-        channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
-        run = Run(self.model, images, modules, score, output, self._shortcuts, channels_last)
-        try:
-            collected = self._method.explain(run)
-        except RuntimeError as error:
-            if not channels_last or _VIEW_REFUSED not in str(error):
-                raise
-            self._takes_channels_last = False
-            collected = self._method.explain(replace(run, channels_last=False))
+        Parameters
+        ----------
+        image : Tensor
+            (1, C, *spatial) or (C, H, W), floating point, on any device.
+        tile, overlap : int or sequence of int
+            Pixels, for all axes alike or for each. They and the image's sides should be multiples
+            of the network's stride, so that the tiles' maps line up.
+        batch : int
+            Tiles in one pass.
+        targets : Target or sequence of Target, optional
+            As for a call; masks and pixels are those of the whole image.
+        progress : callable, optional
+            Is told how many steps of how many are done, as two integers.
+
+        Returns
+        -------
+        CAMResult
+            Of one image.
+
+        Raises
+        ------
+        DataError
+            For tiles that can't be cut.
+        LayerError, ModelError
+            Where the tiles' maps or logits don't line up, as those of unpadded convolutions.
+        UnetcamError
+            For a method whose maps are no sum over tiles: it has to be linear in the gradient.
+
+        Examples
+        --------
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+        >>> cam, image = UNetCAM(model, ["1"]), torch.rand(1, 1, 40, 64)
+        >>> result = cam.tiled(image, tile=16, overlap=8)
+        >>> torch.allclose(result["1"], cam(image)["1"], rtol=1e-5, atol=1e-8)
+        True
+        """
+        device = next((parameter.device for parameter in self.model.parameters()), None)
+        tiles = Tiles.cut(image, tile, overlap, batch, device, progress)
+        self._check_images(tiles.take([0]))
+        explained, score = _scoring(targets)
+        collected = explain_tiles(self._explain, self._method, tiles, score)
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
 
@@ -233,6 +275,23 @@ class UNetCAM:
         )
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
 
+    def _explain(self, images: Tensor, score: Scoring, method: Method) -> Collected:
+        """Explain images by a method; where the model refuses channels last, without them."""
+
+        def output(returned: Any) -> Tensor:
+            return self._logits(returned, images)
+
+        channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
+        modules = self._modules(images)
+        run = Run(self.model, images, modules, score, output, self._shortcuts, channels_last)
+        try:
+            return method.explain(run)
+        except RuntimeError as error:
+            if not channels_last or _VIEW_REFUSED not in str(error):
+                raise
+            self._takes_channels_last = False
+            return method.explain(replace(run, channels_last=False))
+
     def _modules(self, images: Tensor) -> Mapping[str, nn.Module]:
         if self._chosen is not None:
             return self._chosen
@@ -285,6 +344,21 @@ class UNetCAM:
                 f"The images are {images.dtype}, but the model is {parameter.dtype}: convert them "
                 f"with images.to({parameter.dtype})."
             )
+
+
+def _scoring(targets: Sequence[Target] | Target | None) -> tuple[list[Target], Scoring]:
+    """How logits are scored, and the list of targets, which is known when they were."""
+    explained: list[Target] = []
+
+    def score(logits: Tensor) -> list[Score]:
+        wanted = [targets] if isinstance(targets, Target) else targets
+        if wanted is None:
+            wanted = [ClassScore(index) for index in range(class_count(logits))]
+        explained[:] = wanted
+        check_targets(explained, logits)
+        return [target.score(logits) for target in explained]
+
+    return explained, score
 
 
 def _resolve(model: nn.Module, layers: Sequence[str | nn.Module]) -> dict[str, nn.Module]:
