@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unetcam import methods
+from unetcam.augment import explain_views
 from unetcam.engine import Collected, Run
 from unetcam.engine.budget import memory_bytes
 from unetcam.engine.shifts import shift_derivatives
@@ -24,7 +25,6 @@ from unetcam.models.topology import find_layers
 from unetcam.result import CAMResult
 from unetcam.seeds import Scoring
 from unetcam.targets import ClassScore, Score, Target, check_existing, check_targets, class_count
-from unetcam.tiled import OnProgress, Tiles, explain_tiles
 
 __all__ = ["UNetCAM"]
 
@@ -129,7 +129,11 @@ class UNetCAM:
         """Nothing of a call outlives it; what stays are the layers' names."""
 
     def __call__(
-        self, images: Tensor, targets: Sequence[Target] | Target | None = None
+        self,
+        images: Tensor,
+        targets: Sequence[Target] | Target | None = None,
+        *,
+        augment: Any = None,
     ) -> CAMResult:
         """Explain a batch of images.
 
@@ -142,6 +146,11 @@ class UNetCAM:
             (B, C, *spatial), floating point, on the model's device. Nothing is normalised here.
         targets : Target or sequence of Target, optional
             What to explain; one :class:`~unetcam.targets.ClassScore` per class by default.
+        augment : transform or sequence of transforms, optional
+            Flips, transposes, right angles and scales of albumentations, see
+            :func:`unetcam.augment.views`. All views that they give are explained for the same
+            pixels, and their maps brought back and averaged; :attr:`CAMResult.spread` tells how
+            far they differ.
 
         Returns
         -------
@@ -155,9 +164,15 @@ class UNetCAM:
         """
         self._check_images(images)
         explained, score = _scoring(targets)
-        collected = self._explain(images, score, self._method)
+        spread = None
+        if augment is None:
+            collected = self._explain(images, score, self._method)
+        else:
+            collected, spread = explain_views(
+                lambda view, back: self._explain(view, score, self._method, back), images, augment
+            )
         check_existing(explained, collected.defined)
-        return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
+        return CAMResult(collected.logits, tuple(explained), collected.maps, self.method, spread)
 
     def tiled(
         self,
@@ -167,7 +182,7 @@ class UNetCAM:
         *,
         batch: int = 1,
         targets: Sequence[Target] | Target | None = None,
-        progress: OnProgress | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> CAMResult:
         """Explain an image or volume that doesn't fit, tile by tile.
 
@@ -214,6 +229,9 @@ class UNetCAM:
         >>> torch.allclose(result["1"], cam(image)["1"], rtol=1e-5, atol=1e-8)
         True
         """
+        # What reads images comes with it, and an explanation without tiles need not wait for that.
+        from unetcam.tiled import Tiles, explain_tiles
+
         device = next((parameter.device for parameter in self.model.parameters()), None)
         tiles = Tiles.cut(image, tile, overlap, batch, device, progress)
         self._check_images(tiles.take([0]))
@@ -275,11 +293,17 @@ class UNetCAM:
         )
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
 
-    def _explain(self, images: Tensor, score: Scoring, method: Method) -> Collected:
-        """Explain images by a method; where the model refuses channels last, without them."""
+    def _explain(
+        self,
+        images: Tensor,
+        score: Scoring,
+        method: Method,
+        back: Callable[[Tensor], Tensor] = lambda logits: logits,
+    ) -> Collected:
+        """Explain images by a method, whose logits are brought back before they are scored."""
 
         def output(returned: Any) -> Tensor:
-            return self._logits(returned, images)
+            return back(self._logits(returned, images))
 
         channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
         modules = self._modules(images)

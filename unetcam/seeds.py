@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from unetcam.data.tiling import Window
 from unetcam.targets import Score
+
+if TYPE_CHECKING:
+    from unetcam.data.tiling import Window
 
 #: Gives the targets' scores from logits (B, C, *spatial), in the targets' order.
 Scoring = Callable[[Tensor], Sequence[Score]]
@@ -72,13 +75,15 @@ def seeds_of(logits: Tensor, score: Scoring) -> tuple[list[Seed], Tensor]:
         (1, C, *spatial).
     score : callable
     """
-    seeds, defined = [], []
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
-        for one in score(leaf):
-            (seed,) = torch.autograd.grad(
-                one.value.sum(), leaf, retain_graph=True, materialize_grads=True
-            )
-            seeds.append(Seed.of(seed[0], one.channel))
-            defined.append(one.defined)
-    return seeds, torch.stack(defined, dim=1)
+        scores = score(leaf)
+        seeds = [_seed(one, leaf) for one in scores]
+    return seeds, torch.stack([one.defined for one in scores], dim=1)
+
+
+def _seed(score: Score, leaf: Tensor) -> Seed:
+    (derivative,) = torch.autograd.grad(
+        score.value.sum(), leaf, retain_graph=True, materialize_grads=True
+    )
+    return Seed.of(derivative[0], score.channel)

@@ -159,7 +159,7 @@ def explain_tiles(explain: Explain, method: Method, tiles: Tiles, score: Scoring
     else:
         maps = _summed_maps(found, tiles, grids, len(seeds))
     for name, one in maps.items():
-        if not torch.isfinite(one).all():
+        if not _is_finite(one):
             raise NumericalError(
                 f"NaN or infinity in the maps of layer '{name}': check the checkpoint, or run "
                 "without half precision."
@@ -185,7 +185,7 @@ def _blended_logits(explain: Explain, tiles: Tiles) -> tuple[Tensor, dict[str, T
             whole = found.new_zeros(found.shape[1], *tiles.tiling.size)
         _blend(whole, tiles.tiling, numbers, found)
     assert whole is not None
-    if not torch.isfinite(whole).all():
+    if not _is_finite(whole):
         raise NumericalError(
             "NaN or infinity in the logits: check the image, the preprocessing and the checkpoint, "
             "or run without half precision."
@@ -341,6 +341,11 @@ def _none_defined(logits: Tensor) -> Tensor:
 
 def _at_least_single(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all is finite, told without a second tensor of that size."""
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
 def _check_logits(tiling: Tiling, logits: Tensor) -> None:
