@@ -94,7 +94,7 @@ class NrrdImage:
         values, _ = self._nrrd.read(str(self._path), index_order="F")
         return np.asarray(values).transpose(self._order)
 
-    def beside(self, values: NDArray[np.float32]) -> bytes:
+    def beside(self, values: NDArray[Any]) -> bytes:
         """A file of other values (X, Y, Z) for the same voxels."""
         header: dict[str, Any] = {name: self.header[name] for name in _KEPT if name in self.header}
         for name in ("space directions", "spacings"):

@@ -41,20 +41,20 @@ class WholeVolume:
         """What a file of maps ends in: ``.nrrd`` or ``.nii.gz``, as the volume's own kind."""
         return self._suffix
 
-    def encoded(self, maps: NDArray[np.float32]) -> bytes:
-        """A file of a map (D, H, W) for the voxels of the volume.
+    def encoded(self, maps: NDArray[Any]) -> bytes:
+        """A file of a map or of labels (D, H, W) for the voxels of the volume, of their type.
 
         It has the file's own order of axes, spacing and place, so that a viewer lays it over the
         volume.
         """
         turned = _orientations().apply_orientation(maps, self._back)
-        stored = np.ascontiguousarray(turned, dtype=np.float32)
+        stored = np.ascontiguousarray(turned)
         image: Any = self._volume.image
         if self._suffix == ".nrrd":
             encoded: bytes = image.beside(stored)
             return encoded
         header = image.header.copy()
-        header.set_data_dtype(np.float32)
+        header.set_data_dtype(stored.dtype)
         # What tells how to show the volume's values, or what they mean, says nothing of a map's.
         for name in ("cal_max", "cal_min", "intent_code"):
             header[name] = 0
