@@ -242,6 +242,17 @@ def test_what_has_no_inverse_is_refused_by_name(transform: Any) -> None:
         UNetCAM(seeded(Pointwise()), ["first"])(IMAGES, augment=[A.HorizontalFlip(), transform])
 
 
+def test_inside_inference_mode_and_from_training() -> None:
+    model = seeded(UNet(1, 3)).train()
+    cam = UNetCAM(model)
+    outside = cam(IMAGES, augment=A.HorizontalFlip())
+    with torch.inference_mode():
+        inside = cam(IMAGES.clone(), augment=A.HorizontalFlip())
+    assert model.training
+    for layer in outside.layers:
+        torch.testing.assert_close(inside[layer], outside[layer])
+
+
 def test_what_is_no_transform_is_refused() -> None:
     with pytest.raises(DataError, match="no inverse of function"):
         views(lambda image: image, (8, 8))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.networks import UNet, UNet3d, ValidUNet, seeded
@@ -81,6 +83,24 @@ def test_volumes_agree_with_the_whole(method: str) -> None:
     for layer in ("1", "4"):
         peak = whole[layer].amax(dim=(2, 3, 4), keepdim=True)
         assert ((tiled[layer] - whole[layer]).abs() <= 1e-5 * peak).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_any_cut_agrees_with_the_whole(data: st.DataObject) -> None:
+    """Whatever the sizes, as long as the overlap is four times the reach (float64, 1e-10)."""
+    sides = [2 * data.draw(st.integers(6, 40)) for _ in range(2)]
+    overlap = 4 * REACH
+    tile = [overlap + 2 * data.draw(st.integers(1, 12)) for _ in range(2)]
+    image = torch.rand(1, 1, *sides, dtype=torch.float64)
+    method = data.draw(st.sampled_from(["gradcam", "hirescam"]))
+    y, x = (data.draw(st.integers(0, side - 1)) for side in sides)
+    wanted = [ClassScore(1, on="probability"), Pixel(2, y=y, x=x)]
+    cam = UNetCAM(network().double(), ["1", "4"], method)
+    whole = cam(image, wanted)
+    tiled = cam.tiled(image, tile, overlap, batch=data.draw(st.integers(1, 5)), targets=wanted)
+    for layer in ("1", "4"):
+        assert ((tiled[layer] - whole[layer]).abs() <= 1e-10 * whole[layer].max()).all()
 
 
 def test_without_that_overlap_the_seams_show() -> None:

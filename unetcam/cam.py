@@ -23,8 +23,8 @@ from unetcam.models.output import Output, is_map, pick_logits
 from unetcam.models.support import check_supported
 from unetcam.models.topology import find_layers
 from unetcam.result import CAMResult
-from unetcam.seeds import Scoring
-from unetcam.targets import ClassScore, Score, Target, check_existing, check_targets, class_count
+from unetcam.seeds import Scoring, scoring_of
+from unetcam.targets import Target, check_existing
 
 __all__ = ["UNetCAM"]
 
@@ -163,7 +163,7 @@ class UNetCAM:
             One sentence each: what is wrong, where, and what to do.
         """
         self._check_images(images)
-        explained, score = _scoring(targets)
+        explained, score = scoring_of(targets)
         spread = None
         if augment is None:
             collected = self._explain(images, score, self._method)
@@ -235,7 +235,7 @@ class UNetCAM:
         device = next((parameter.device for parameter in self.model.parameters()), None)
         tiles = Tiles.cut(image, tile, overlap, batch, device, progress)
         self._check_images(tiles.take([0]))
-        explained, score = _scoring(targets)
+        explained, score = scoring_of(targets)
         collected = explain_tiles(self._explain, self._method, tiles, score)
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
@@ -368,21 +368,6 @@ class UNetCAM:
                 f"The images are {images.dtype}, but the model is {parameter.dtype}: convert them "
                 f"with images.to({parameter.dtype})."
             )
-
-
-def _scoring(targets: Sequence[Target] | Target | None) -> tuple[list[Target], Scoring]:
-    """How logits are scored, and the list of targets, which is known when they were."""
-    explained: list[Target] = []
-
-    def score(logits: Tensor) -> list[Score]:
-        wanted = [targets] if isinstance(targets, Target) else targets
-        if wanted is None:
-            wanted = [ClassScore(index) for index in range(class_count(logits))]
-        explained[:] = wanted
-        check_targets(explained, logits)
-        return [target.score(logits) for target in explained]
-
-    return explained, score
 
 
 def _resolve(model: nn.Module, layers: Sequence[str | nn.Module]) -> dict[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""What a score asks of the logits of a large image: its derivative, held small."""
+"""What targets ask of logits: their scores, and of a large image's these scores' derivative."""
 
 from __future__ import annotations
 
@@ -9,13 +9,31 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unetcam.targets import Score
+from unetcam.targets import ClassScore, Score, Target, check_targets, class_count
 
 if TYPE_CHECKING:
     from unetcam.data.tiling import Window
 
 #: Gives the targets' scores from logits (B, C, *spatial), in the targets' order.
 Scoring = Callable[[Tensor], Sequence[Score]]
+
+
+def scoring_of(targets: Sequence[Target] | Target | None) -> tuple[list[Target], Scoring]:
+    """How logits are scored, and the list of targets, which is filled when the first were.
+
+    Without targets there is one score per class.
+    """
+    explained: list[Target] = []
+
+    def score(logits: Tensor) -> list[Score]:
+        wanted = [targets] if isinstance(targets, Target) else targets
+        if wanted is None:
+            wanted = [ClassScore(index) for index in range(class_count(logits))]
+        explained[:] = wanted
+        check_targets(explained, logits)
+        return [target.score(logits) for target in explained]
+
+    return explained, score
 
 
 @dataclass(frozen=True, eq=False)

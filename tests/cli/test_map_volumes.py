@@ -18,6 +18,7 @@ from tests.networks import UNet3d, seeded
 from tests.runs.factory import TinyUNet, write_data, write_network
 from unetcam import UNetCAM
 from unetcam.cli import main
+from unetcam.cli.console import RichProgress
 from unetcam.data import find_samples
 from unetcam.report.volumes import whole_volumes
 from unetcam.targets import Region
@@ -196,6 +197,19 @@ def test_the_layers_of_a_network_of_volumes_are_listed(
     start = ["layers", f"{work / 'net3.py'}:build"]
     assert answer(capsys, start)["layers"][0]["size"] == [64, 64, 64]
     assert answer(capsys, [*start, "--size", "16x8x24"])["layers"][0]["size"] == [16, 8, 24]
+
+
+def test_the_bar_moves_within_an_image() -> None:
+    with RichProgress(quiet=True) as progress:
+        progress.within(1, 2)  # nothing has begun, so nothing moves
+        progress.begin(total=2, done=0)
+        (task,) = progress._bar.tasks
+        seen = []
+        for step in ((1, 4), (4, 4)):
+            progress.within(*step)
+            seen.append(task.completed)
+        progress.advance(1)
+        assert [*seen, task.completed] == [0.25, 1, 1]
 
 
 def test_slices_become_their_volumes_again(work: Path) -> None:

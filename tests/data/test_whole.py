@@ -12,7 +12,7 @@ import nrrd
 import numpy as np
 import pytest
 
-from unetcam.data import find_samples, read_image
+from unetcam.data import ClassTable, find_samples, read_image, read_mask
 from unetcam.data.volumes import Volume
 from unetcam.data.whole import check_orientation, read_whole
 from unetcam.errors import DataError
@@ -130,6 +130,27 @@ def test_slices_of_nrrd_files_are_those_of_nifti_files(tmp_path: Path) -> None:
     samples, skipped = find_samples(tmp_path / "images")
     assert [sample.id for sample in samples] == [f"v#z{plane:03d}" for plane in range(SHAPE[2])]
     assert skipped == []
+
+
+def test_masks_of_either_kind_belong_to_volumes_of_either_kind(tmp_path: Path) -> None:
+    labels = nib.Nifti1Image((VOLUME > 0).astype(np.uint8), AFFINE)
+    change = nib.orientations.ornt_transform(CANONICAL, TURNS[5])
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    save_nifti(tmp_path / "images" / "a.nii.gz", turned(TURNS[2]))
+    save_nrrd(tmp_path / "masks" / "a.nrrd", labels.as_reoriented(change))
+    save_nrrd(tmp_path / "images" / "b.nrrd", turned(TURNS[9]))
+    save_nifti(tmp_path / "masks" / "b.nii", labels)
+    save_nrrd(tmp_path / "images" / "c.nrrd", turned(TURNS[9]))
+    save_nrrd(tmp_path / "masks" / "c.nrrd", nib.Nifti1Image(labels.dataobj, np.eye(4)))
+    samples, skipped = find_samples(tmp_path / "images", tmp_path / "masks")
+    assert len(samples) == 2 * SHAPE[2]
+    (apart,) = skipped
+    assert "'c.nrrd' lies up to" in apart.reason
+    for sample in samples:
+        truth = read_mask(sample, ClassTable(("air", "tissue")))
+        image = read_image(sample.image, plane=sample.plane)[..., 0]
+        np.testing.assert_array_equal(truth, image > 0)
 
 
 def test_bands_lie_along_any_axis_of_a_nrrd_file(tmp_path: Path) -> None:

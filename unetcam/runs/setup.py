@@ -225,8 +225,7 @@ def open_network(
     if request.size is not None and len(request.size) != dims:
         raise RunError(
             f"The network takes {'volumes' if dims == 3 else 'images'}, and a size of "
-            f"{_by(request.size)} was given: use {dims} numbers, as in "
-            f"{_by((96,) * dims)}."
+            f"{_by(request.size)} was given: use {dims} numbers, as in {_by((96,) * dims)}."
         )
     model.to(device)
     example = _example(model, (channels, *(request.size or EXAMPLE_SIZES[dims])), device)
