@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from tests.networks import UNet, UNet3d, ValidUNet, seeded
 from unetcam import UNetCAM
 from unetcam.data.tiling import Tiling
+from unetcam.engine import Collected, Run
 from unetcam.errors import DataError, LayerError, ModelError, NumericalError, UnetcamError
+from unetcam.methods import Method
 from unetcam.targets import ClassScore, Pixel, PredictedRegion, Region, Target, TruthRegion, predict
 
 
@@ -30,6 +32,8 @@ def network(dims: int = 2, classes: int = 3) -> nn.Module:
     )
 
 
+#: One weight a channel, products, and methods that are not linear in the gradient.
+METHODS = ["gradcam", "hirescam", "layercam", "gradcam++"]
 #: No logit and no layer's pixel depends on more than four pixels to each side.
 REACH = 4
 IMAGE = torch.rand(1, 1, 72, 96, generator=torch.manual_seed(8))
@@ -52,7 +56,7 @@ def targets() -> list[Target]:
     ]
 
 
-@pytest.mark.parametrize("method", ["gradcam", "hirescam"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tiles_agree_with_the_whole_up_to_rounding(method: str, dtype: torch.dtype) -> None:
     """Also at the image's edge: a tile that ends there sees the same as the whole."""
@@ -69,7 +73,7 @@ def test_tiles_agree_with_the_whole_up_to_rounding(method: str, dtype: torch.dty
         assert ((tiled[layer] - whole[layer]).abs() <= rtol * peak).all()
 
 
-@pytest.mark.parametrize("method", ["gradcam", "hirescam"])
+@pytest.mark.parametrize("method", METHODS)
 def test_volumes_agree_with_the_whole(method: str) -> None:
     volume = torch.rand(1, 1, 48, 64, 24, generator=torch.manual_seed(1))
     cam = UNetCAM(network(3), ["1", "4"], method)
@@ -93,7 +97,7 @@ def test_any_cut_agrees_with_the_whole(data: st.DataObject) -> None:
     overlap = 4 * REACH
     tile = [overlap + 2 * data.draw(st.integers(1, 12)) for _ in range(2)]
     image = torch.rand(1, 1, *sides, dtype=torch.float64)
-    method = data.draw(st.sampled_from(["gradcam", "hirescam"]))
+    method = data.draw(st.sampled_from(METHODS))
     y, x = (data.draw(st.integers(0, side - 1)) for side in sides)
     wanted = [ClassScore(1, on="probability"), Pixel(2, y=y, x=x)]
     cam = UNetCAM(network().double(), ["1", "4"], method)
@@ -216,6 +220,7 @@ def test_tiles_that_a_target_does_not_touch_are_left_out_and_progress_is_told() 
     assert tiles == 24
     assert model.forwards == tiles + 1  # the logits of all, the gradient of one
     assert steps[-1] == (2 * tiles, 2 * tiles)
+    assert steps[0] == (1, 3 * tiles)  # how many walks a method needs is known after the first
     assert [done for done, _ in steps] == sorted({done for done, _ in steps})
 
 
@@ -255,14 +260,21 @@ def test_inside_inference_mode() -> None:
     torch.testing.assert_close(result["4"], cam.tiled(IMAGE, 32, 16)["4"])
 
 
+class ForwardOnly(Method):
+    name = "forward-only"
+
+    def explain(self, run: Run) -> Collected:
+        raise AssertionError
+
+
 def test_what_cannot_be_tiled_says_why() -> None:
     cam = UNetCAM(network(), ["1"])
     with pytest.raises(ModelError, match=r"Tiles of 92 x 92 give logits of 4 x 4: .* padded"):
         UNetCAM(seeded(ValidUNet()), ["out"]).tiled(torch.rand(1, 1, 92, 140), 92, 16)
     with pytest.raises(LayerError, match=r"maps of 16 x 16 at layer '1'.*multiples of the network"):
         cam.tiled(torch.rand(1, 1, 73, 96), 32, 16)
-    with pytest.raises(UnetcamError, match=r"'layercam' is not linear in the gradient"):
-        UNetCAM(network(), ["1"], "layercam").tiled(IMAGE, 32, 16)
+    with pytest.raises(UnetcamError, match=r"'forward-only' is not made of one gradient"):
+        UNetCAM(network(), ["1"], ForwardOnly()).tiled(IMAGE, 32, 16)
     with pytest.raises(DataError, match=r"One image .* this is \(2, 1, 32, 32\)"):
         cam.tiled(torch.rand(2, 1, 32, 32), 16, 4)
     with pytest.raises(DataError, match="this is list"):

@@ -190,7 +190,8 @@ class UNetCAM:
         network that gives them: see :func:`unetcam.tiled.explain_tiles`. Where the network sees no
         further than a quarter of the overlap, logits and maps are those of the whole image, up to
         rounding. The tiles take turns on the model's device; logits and maps of the whole image
-        stay on the image's, which may be another.
+        stay on the image's, which may be another. Methods that are not linear in the gradient, so
+        other than gradcam and hirescam, hold the whole layers' channels there as well.
 
         Parameters
         ----------
@@ -204,7 +205,8 @@ class UNetCAM:
         targets : Target or sequence of Target, optional
             As for a call; masks and pixels are those of the whole image.
         progress : callable, optional
-            Is told how many steps of how many are done, as two integers.
+            Is told how many tiles of how many are done, as two integers; there are two or more
+            walks over the tiles.
 
         Returns
         -------
@@ -218,7 +220,7 @@ class UNetCAM:
         LayerError, ModelError
             Where the tiles' maps or logits don't line up, as those of unpadded convolutions.
         UnetcamError
-            For a method whose maps are no sum over tiles: it has to be linear in the gradient.
+            For a method that is not made of one gradient.
 
         Examples
         --------
@@ -230,7 +232,8 @@ class UNetCAM:
         True
         """
         # What reads images comes with it, and an explanation without tiles need not wait for that.
-        from unetcam.tiled import Tiles, explain_tiles
+        from unetcam.data.tiling import Tiles
+        from unetcam.tiled import explain_tiles
 
         device = next((parameter.device for parameter in self.model.parameters()), None)
         tiles = Tiles.cut(image, tile, overlap, batch, device, progress)

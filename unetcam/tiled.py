@@ -3,104 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from unetcam.data.tiling import Tiling
+from unetcam.data.tiling import Tiles, Tiling, Window
 from unetcam.engine import Collected, Run, collect
 from unetcam.engine.forward import forward
-from unetcam.errors import DataError, LayerError, ModelError, NumericalError, UnetcamError
+from unetcam.errors import LayerError, ModelError, NumericalError, UnetcamError
 from unetcam.methods import GradientMethod, Method
 from unetcam.seeds import Scoring, Seed, seeds_of
 from unetcam.targets import Score
 
 #: Explains a batch of images by a method, for some scores.
 Explain = Callable[[Tensor, Scoring, Method], Collected]
-#: Is told how many steps of how many are done.
-OnProgress = Callable[[int, int], None]
 #: Tiles' numbers, the targets that look at them, and by layer what came of it, (b, t, ...).
 Found = tuple[Sequence[int], Sequence[int], Mapping[str, Tensor]]
-
-
-@dataclass(eq=False)
-class Tiles:
-    """An image in tiles, and the way over them.
-
-    Attributes
-    ----------
-    image : Tensor
-        (1, C, *spatial), on any device. What is as large as the image stays beside it.
-    tiling : Tiling
-    batch : int
-        Tiles in one pass.
-    device : torch.device
-        The network's.
-    progress : callable, optional
-    """
-
-    image: Tensor
-    tiling: Tiling
-    batch: int
-    device: torch.device
-    progress: OnProgress | None = None
-    _done: int = field(default=0, init=False)
-    _steps: int = field(default=0, init=False)
-
-    def expect(self, walks: int) -> None:
-        """So many walks over all tiles are ahead."""
-        self._done, self._steps = 0, walks * len(self.tiling)
-
-    @classmethod
-    def cut(
-        cls,
-        image: Tensor,
-        tile: int | Sequence[int],
-        overlap: int | Sequence[int],
-        batch: int,
-        device: torch.device | None,
-        progress: OnProgress | None,
-    ) -> Tiles:
-        """Cut an image, (1, C, *spatial) or (C, H, W), into tiles for a network.
-
-        Raises
-        ------
-        DataError
-            For what is no single image, tiles that can't be cut, and an empty batch.
-        """
-        images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
-        if not isinstance(images, Tensor) or images.ndim not in (4, 5) or len(images) != 1:
-            given = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-            raise DataError(
-                f"One image of shape (1, C, *spatial) is cut into tiles, and this is {given}: call "
-                "it for each image, with image[None]."
-            )
-        if batch < 1:
-            raise DataError(f"A batch of {batch} tiles explains nothing: use 1 or more.")
-        tiling = Tiling.cut(images.shape[2:], tile, overlap)
-        return cls(images, tiling, batch, device or images.device, progress)
-
-    def take(self, numbers: Sequence[int]) -> Tensor:
-        """Some tiles, (b, C, *tile), on the network's device."""
-        windows = [self.tiling.windows[number] for number in numbers]
-        cropped = [self.image[0][(slice(None), *window)] for window in windows]
-        return torch.stack(cropped).to(self.device)
-
-    def walk(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Some tiles or all in batches: their numbers, and the tiles."""
-        chosen = range(len(self.tiling)) if numbers is None else numbers
-        for start in range(0, len(chosen), self.batch):
-            some = chosen[start : start + self.batch]
-            yield some, self.take(some)
-            self.advance(len(some))
-
-    def advance(self, steps: int) -> None:
-        """So many tiles more are done."""
-        self._done += steps
-        if self.progress is not None and steps:
-            self.progress(self._done, self._steps)
 
 
 @torch.inference_mode(False)
@@ -114,12 +34,14 @@ def explain_tiles(explain: Explain, method: Method, tiles: Tiles, score: Scoring
 
     - a weight of Grad-CAM is the sum of the gradients of all tiles over the number of pixels of
       the whole layer, and the map is made of the tiles' activations, each with its share;
-    - a map of products, as HiResCAM's, is the sum of the tiles' products, each in its place.
+    - a map of products, as HiResCAM's, is the sum of the tiles' products, each in its place;
+    - any other method is given the whole layer's activation, and its gradient of one target after
+      the other, each put together of all tiles'.
 
-    The ReLU comes last. Two walks over the tiles give the logits and the gradients, and a third
-    the activations where there is one weight per channel. Nothing is held at the image's size but
-    the logits, the maps, and for each target the derivative of its score; a tile in which that is
-    zero has no backward.
+    Two or three walks over the tiles do the first two, and nothing is held at the image's size but
+    the logits, the maps, and for each target the derivative of its score. The third takes a walk
+    for each target, and holds two tensors of all the layer's channels. A tile in which a score's
+    derivative is zero has no backward.
 
     Parameters
     ----------
@@ -141,23 +63,25 @@ def explain_tiles(explain: Explain, method: Method, tiles: Tiles, score: Scoring
     NumericalError
         For NaN or infinity.
     UnetcamError
-        For a method whose maps are no sum over tiles.
+        For a method that is not made of one gradient.
     """
-    if not isinstance(method, GradientMethod) or method.over_tiles is None:
+    if not isinstance(method, GradientMethod):
         raise UnetcamError(
-            f"The method '{method.name}' is not linear in the gradient, so that the maps of tiles "
-            "don't make the map of the whole image: use gradcam or hirescam, or explain an image "
-            "that fits without tiles."
+            f"The method '{method.name}' is not made of one gradient, so that tiles don't tell the "
+            "map of the whole image: use gradcam or hirescam, or explain an image that fits "
+            "without tiles."
         )
-    weighted = method.over_tiles == "mean"
-    tiles.expect(walks=3 if weighted else 2)
+    tiles.expect(walks=3)
     logits, grids = _blended_logits(explain, tiles)
     seeds, defined = seeds_of(logits, score)
-    found = _gradients(explain, _Statistics(method), tiles, seeds)
-    if weighted:
-        maps = _weighted_maps(explain, tiles, grids, _summed_means(found, len(seeds)))
+    if method.over_tiles == "mean":
+        maps = _weighted_maps(explain, method, tiles, grids, seeds)
+    elif method.over_tiles == "sum":
+        tiles.expect(walks=1)
+        maps = _summed(explain, _Statistics.of(method), tiles, grids, seeds)
     else:
-        maps = _summed_maps(found, tiles, grids, len(seeds))
+        tiles.expect(walks=1 + len(seeds))
+        maps = _joined_maps(explain, method, tiles, grids, seeds)
     for name, one in maps.items():
         if not _is_finite(one):
             raise NumericalError(
@@ -234,43 +158,71 @@ def _parts(seed: Seed, tiling: Tiling, numbers: Sequence[int]) -> Tensor:
     )
 
 
-def _summed_maps(
-    found: Iterable[Found], tiles: Tiles, grids: Mapping[str, Tiling], count: int
+def _weighted_maps(
+    explain: Explain,
+    method: GradientMethod,
+    tiles: Tiles,
+    grids: Mapping[str, Tiling],
+    seeds: Sequence[Seed],
 ) -> dict[str, Tensor]:
-    """The maps of the whole image, (1, T, *layer_spatial), from those of tiles."""
+    """The blended activations, summed with weights that are means over the whole layer."""
+    weights: dict[str, Tensor] = {}
+    for _, rows, means in _gradients(explain, _Statistics.of(method), tiles, seeds):
+        for name, one in means.items():
+            share = math.prod(grids[name].tile) / math.prod(grids[name].size)
+            sums = weights.setdefault(name, one.new_zeros(len(seeds), one.shape[2]))
+            sums[list(rows)] += one.sum(dim=0) * share
+    return _blended(explain, _Weighted(weights), tiles, grids)
+
+
+def _joined_maps(
+    explain: Explain,
+    method: GradientMethod,
+    tiles: Tiles,
+    grids: Mapping[str, Tiling],
+    seeds: Sequence[Seed],
+) -> dict[str, Tensor]:
+    """What a method makes of the whole activation and of each target's whole gradient."""
+    activations = _blended(explain, _Activations(), tiles, grids)
+    maps: dict[str, list[Tensor]] = {name: [] for name in grids}
+    gather = _Statistics(lambda activation, gradient: gradient, needs_mean_only=False)
+    for seed in seeds:
+        for name, gradient in _summed(explain, gather, tiles, grids, [seed]).items():
+            with torch.autocast(gradient.device.type, enabled=False):
+                statistics = method.reduce(activations[name], gradient[:, 0])
+                maps[name].append(method.combine(activations[name], statistics[:, None]))
+    return {name: torch.cat(found, dim=1) for name, found in maps.items()}
+
+
+def _summed(
+    explain: Explain,
+    method: Method,
+    tiles: Tiles,
+    grids: Mapping[str, Tiling],
+    seeds: Sequence[Seed],
+) -> dict[str, Tensor]:
+    """What `method` gives of the tiles, (1, T, ..., *layer_spatial), added up in its place."""
     whole: dict[str, Tensor] = {}
-    for numbers, rows, maps in found:
-        for name, one in maps.items():
-            one = one.to(tiles.image.device)
+    for numbers, rows, found in _gradients(explain, method, tiles, seeds):
+        for name, one in found.items():
+            grid, one = grids[name], one.to(tiles.image.device)
             if name not in whole:
-                whole[name] = one.new_zeros(1, count, *grids[name].size)
+                lead = one.shape[2 : one.ndim - len(grid.size)]
+                whole[name] = one.new_zeros(1, len(seeds), *lead, *grid.size)
             for number, values in zip(numbers, one, strict=True):
                 for row, value in zip(rows, values, strict=True):
-                    whole[name][0, row][grids[name].windows[number]] += value
+                    _at(whole[name][0, row], grid.windows[number]).add_(value)
     return whole
 
 
-def _summed_means(found: Iterable[Found], count: int) -> dict[str, Tensor]:
-    """The sums over tiles of channels' means, (T, K) by layer."""
-    sums: dict[str, Tensor] = {}
-    for _, rows, means in found:
-        for name, one in means.items():
-            if name not in sums:
-                sums[name] = one.new_zeros(count, one.shape[2])
-            sums[name][list(rows)] += one.sum(dim=0)
-    return sums
-
-
-def _weighted_maps(
-    explain: Explain, tiles: Tiles, grids: Mapping[str, Tiling], means: Mapping[str, Tensor]
+def _blended(
+    explain: Explain, method: Method, tiles: Tiles, grids: Mapping[str, Tiling]
 ) -> dict[str, Tensor]:
-    """The weighted sums of the blended activations, (1, T, *layer_spatial)."""
-    pixels = {name: math.prod(grid.tile) / math.prod(grid.size) for name, grid in grids.items()}
-    method = _Weighted({name: one * pixels[name] for name, one in means.items()})
+    """The maps of the tiles, (1, T, *layer_spatial), each with its share."""
     whole: dict[str, Tensor] = {}
     for numbers, images in tiles.walk():
-        for name, one in explain(images, _no_score, method).maps.items():
-            one = one.to(tiles.image.device)
+        for name, maps in explain(images, _no_score, method).maps.items():
+            one = _at_least_single(maps).to(tiles.image.device)
             if name not in whole:
                 whole[name] = one.new_zeros(1, one.shape[1], *grids[name].size)
             _blend(whole[name][0], grids[name], numbers, one)
@@ -280,7 +232,12 @@ def _weighted_maps(
 def _blend(whole: Tensor, grid: Tiling, numbers: Sequence[int], found: Tensor) -> None:
     """Add tiles, (b, rows, *tile), to the whole, (rows, *spatial), each by its share."""
     for number, one in zip(numbers, found, strict=True):
-        whole[(slice(None), *grid.windows[number])] += one * grid.share(number, one)
+        _at(whole, grid.windows[number]).add_(one * grid.share(number, one))
+
+
+def _at(whole: Tensor, window: Window) -> Tensor:
+    """A window of the last axes."""
+    return whole[(*[slice(None)] * (whole.ndim - len(window)), *window)]
 
 
 # -- what is asked of a batch of tiles -------------------------------------------------------
@@ -296,16 +253,14 @@ class _Activations(Method):
 
 @dataclass(frozen=True, eq=False)
 class _Statistics(Method):
-    """The statistics of a method in the place of its maps."""
+    """What the gradients are reduced to, in the place of maps."""
 
-    of: GradientMethod
+    reduce: Callable[[Tensor, Tensor], Tensor]
+    needs_mean_only: bool
 
-    @property
-    def needs_mean_only(self) -> bool:
-        return self.of.needs_mean_only
-
-    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return self.of.reduce(activation, gradient)
+    @classmethod
+    def of(cls, method: GradientMethod) -> _Statistics:
+        return cls(method.reduce, method.needs_mean_only)
 
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
         return statistics

@@ -181,7 +181,6 @@ def test_what_is_no_volume_is_skipped_by_name(
         (["--tile", "12x"], "--tile 12x is no size"),
         (["--overlap", "4"], "give --tile as well"),
         (["--tile", "12", "--overlap", "12"], "can't overlap by 12"),
-        (["--tile", "12", "--method", "layercam"], "'layercam' is not linear in the gradient"),
         (["--size", "64x64"], "The network takes volumes, and a size of 64 x 64"),
     ],
 )

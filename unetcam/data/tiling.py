@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from unetcam.errors import DataError
 
 Window = tuple[slice, ...]
+#: Is told how many tiles of how many are done; a tile counts in each walk over them.
+OnProgress = Callable[[int, int], None]
 
 #: Tile sides per standard deviation of the Gaussian, as MONAI's sliding window has it.
 _SIDES_PER_DEVIATION = 8
@@ -205,6 +207,84 @@ class Tiling:
         axes = [axis.at(pixels) for axis, pixels in zip(self.axes, size, strict=True)]
         fitting = tuple(axis for axis in axes if axis is not None)
         return Tiling(fitting) if len(fitting) == len(axes) else None
+
+
+@dataclass(eq=False)
+class Tiles:
+    """An image in tiles, and the way over them.
+
+    Attributes
+    ----------
+    image : Tensor
+        (1, C, *spatial), on any device. What is as large as the image stays beside it.
+    tiling : Tiling
+    batch : int
+        Tiles in one pass.
+    device : torch.device
+        The network's.
+    progress : callable, optional
+    """
+
+    image: Tensor
+    tiling: Tiling
+    batch: int
+    device: torch.device
+    progress: OnProgress | None = None
+    _done: int = field(default=0, init=False)
+    _steps: int = field(default=0, init=False)
+
+    def expect(self, walks: int) -> None:
+        """So many walks over all tiles are ahead."""
+        self._steps = self._done + walks * len(self.tiling)
+
+    @classmethod
+    def cut(
+        cls,
+        image: Tensor,
+        tile: int | Sequence[int],
+        overlap: int | Sequence[int],
+        batch: int,
+        device: torch.device | None,
+        progress: OnProgress | None,
+    ) -> Tiles:
+        """Cut an image, (1, C, *spatial) or (C, H, W), into tiles for a network.
+
+        Raises
+        ------
+        DataError
+            For what is no single image, tiles that can't be cut, and an empty batch.
+        """
+        images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
+        if not isinstance(images, Tensor) or images.ndim not in (4, 5) or len(images) != 1:
+            given = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise DataError(
+                f"One image of shape (1, C, *spatial) is cut into tiles, and this is {given}: call "
+                "it for each image, with image[None]."
+            )
+        if batch < 1:
+            raise DataError(f"A batch of {batch} tiles explains nothing: use 1 or more.")
+        tiling = Tiling.cut(images.shape[2:], tile, overlap)
+        return cls(images, tiling, batch, device or images.device, progress)
+
+    def take(self, numbers: Sequence[int]) -> Tensor:
+        """Some tiles, (b, C, *tile), on the network's device."""
+        windows = [self.tiling.windows[number] for number in numbers]
+        cropped = [self.image[0][(slice(None), *window)] for window in windows]
+        return torch.stack(cropped).to(self.device)
+
+    def walk(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Some tiles or all in batches: their numbers, and the tiles."""
+        chosen = range(len(self.tiling)) if numbers is None else numbers
+        for start in range(0, len(chosen), self.batch):
+            some = chosen[start : start + self.batch]
+            yield some, self.take(some)
+            self.advance(len(some))
+
+    def advance(self, steps: int) -> None:
+        """So many tiles more are done."""
+        self._done += steps
+        if self.progress is not None and steps:
+            self.progress(self._done, self._steps)
 
 
 def _each(name: str, value: int | Sequence[int], dims: int) -> tuple[int, ...]:

@@ -27,9 +27,9 @@ class GradientMethod(Method):
     #: Whether `reduce` asks for no more of a gradient than each channel's spatial mean.
     needs_mean_only: ClassVar[bool] = False
 
-    #: How the statistics of an image's tiles make those of the whole image: weights that are
-    #: spatial means are averaged, maps before the ReLU are summed; None where they don't, as the
-    #: method is not linear in the gradient.
+    #: What the statistics of an image's tiles make for the whole image: their mean where they are
+    #: one spatial mean per channel, their sum where they are maps before the ReLU; None for a
+    #: method that is not linear in the gradient.
     over_tiles: ClassVar[Literal["mean", "sum"] | None] = None
 
     @abstractmethod
