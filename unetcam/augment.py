@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -228,7 +228,7 @@ def explain_views(
     spread = {
         name: one.deviation.masked_fill(one.absent, math.nan) for name, one in moments.items()
     }
-    return Collected(logits, means, defined), spread
+    return replace(first, logits=logits, maps=means, defined=defined), spread
 
 
 class _Moments:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from unetcam import methods
@@ -19,12 +20,13 @@ from unetcam.engine.shifts import shift_derivatives
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.field import RegionField
 from unetcam.methods import Method
+from unetcam.mistakes import Mistakes, explain_errors
 from unetcam.models.output import Output, is_map, pick_logits
 from unetcam.models.support import check_supported
 from unetcam.models.topology import find_layers
 from unetcam.result import CAMResult
-from unetcam.seeds import Scoring, scoring_of
-from unetcam.targets import Target, check_existing
+from unetcam.scoring import Scoring, scoring_of
+from unetcam.targets import Choice, Head, Scale, TargetLike, check_existing
 
 __all__ = ["UNetCAM"]
 
@@ -53,6 +55,12 @@ class UNetCAM:
         Images to trace the model on, so that :attr:`layers` is known at once.
     shortcuts : bool
         Whether the backwards leave out what no map needs; the maps are the same up to rounding.
+    memory_budget : int or float, optional
+        Bytes, or a share of what is free on the device: bounds the targets that share a backward,
+        the channels of a field that are pushed at once, and the maps, which are refused before
+        the work where they alone take more. By default the former are bounded by half of what is
+        free on a GPU, and by 1 GiB elsewhere. A device that runs out of memory all the same is
+        given smaller parts, with one warning.
 
     Raises
     ------
@@ -83,12 +91,15 @@ class UNetCAM:
         output: Output | None = None,
         example: Tensor | None = None,
         shortcuts: bool = True,
+        memory_budget: int | float | None = None,
     ) -> None:
         check_supported(model)
+        memory_bytes(memory_budget, torch.device("cpu"))
         self.model = model
         self._method = methods.get(method) if isinstance(method, str) else method
         self._output = output
         self._shortcuts = shortcuts
+        self._memory_budget = memory_budget
         self._takes_channels_last = True
         self._chosen = None if layers is None else _resolve(model, layers)
         self._traced: dict[str, nn.Module] | None = None
@@ -131,21 +142,23 @@ class UNetCAM:
     def __call__(
         self,
         images: Tensor,
-        targets: Sequence[Target] | Target | None = None,
+        targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
         *,
         augment: Any = None,
     ) -> CAMResult:
         """Explain a batch of images.
 
-        One forward serves all targets and layers; each target costs one backward from the logits
-        to the deepest layer.
+        One forward serves all targets and layers; each target costs at most one backward from the
+        logits to the deepest layer.
 
         Parameters
         ----------
         images : Tensor
             (B, C, *spatial), floating point, on the model's device. Nothing is normalised here.
-        targets : Target or sequence of Target, optional
-            What to explain; one :class:`~unetcam.targets.ClassScore` per class by default.
+        targets : Target, callable or sequence of them, optional
+            What to explain; one :class:`~unetcam.targets.ClassScore` per class by default. A
+            callable makes a score per image, (B,), of the logits: see
+            :class:`~unetcam.targets.Function`.
         augment : transform or sequence of transforms, optional
             Flips, transposes, right angles and scales of albumentations, see
             :func:`unetcam.augment.views`. All views that they give are explained for the same
@@ -159,7 +172,7 @@ class UNetCAM:
 
         Raises
         ------
-        LayerError, ModelError, NumericalError, TargetError
+        LayerError, MemoryBudgetError, ModelError, NumericalError, TargetError
             One sentence each: what is wrong, where, and what to do.
         """
         self._check_images(images)
@@ -181,7 +194,7 @@ class UNetCAM:
         overlap: int | Sequence[int],
         *,
         batch: int = 1,
-        targets: Sequence[Target] | Target | None = None,
+        targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> CAMResult:
         """Explain an image or volume that doesn't fit, tile by tile.
@@ -202,7 +215,7 @@ class UNetCAM:
             of the network's stride, so that the tiles' maps line up.
         batch : int
             Tiles in one pass.
-        targets : Target or sequence of Target, optional
+        targets : Target, callable or sequence of them, optional
             As for a call; masks and pixels are those of the whole image.
         progress : callable, optional
             Is told how many tiles of how many are done, as two integers; there are two or more
@@ -243,6 +256,52 @@ class UNetCAM:
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
 
+    def explain_errors(
+        self,
+        images: Tensor,
+        truth: Tensor | ArrayLike,
+        *,
+        on: Scale = "logits",
+        head: Head = "softmax",
+    ) -> Mistakes:
+        """What speaks for each class where it is missed, and where it is made up.
+
+        One forward, and one backward for each class and kind of mistake that some image has.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, C, *spatial), as for a call.
+        truth : array_like or Tensor
+            Class indices, (*spatial) or (B, *spatial), of the logits' size; -1 where a pixel is
+            to be ignored. With ``head="sigmoid"`` and several channels 1 and 0 for each class,
+            (C, *spatial) or (B, C, *spatial).
+        on, head
+            See :class:`~unetcam.targets.RegionScore`.
+
+        Returns
+        -------
+        Mistakes
+            The maps of what is missed and of what is made up, each (B, classes, *layer_spatial)
+            by layer and NaN where there is no such pixel, with the numbers of pixels.
+
+        Raises
+        ------
+        LayerError, ModelError, NumericalError, TargetError
+            As a call does.
+
+        Examples
+        --------
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+        >>> truth = torch.zeros(8, 8, dtype=torch.long)
+        >>> found = UNetCAM(model, ["0"]).explain_errors(torch.rand(2, 1, 8, 8), truth)
+        >>> found.missed["0"].shape, found.missed_pixels.sum() == found.made_up_pixels.sum()
+        (torch.Size([2, 3, 8, 8]), tensor(True))
+        """
+        return explain_errors(lambda choice: self(images, choice), truth, on=on, head=head)
+
     def field(
         self,
         image: Tensor,
@@ -262,8 +321,7 @@ class UNetCAM:
         layer : str, optional
             One of :attr:`layers`; the last, finest one by default.
         memory_budget : int or float, optional
-            Bytes for the tensors of a chunk of channels, or a share of what is free on the
-            device; half of that on a GPU and 1 GiB elsewhere by default.
+            For this field alone, in place of the one given to :class:`UNetCAM`.
 
         Raises
         ------
@@ -286,13 +344,14 @@ class UNetCAM:
             )
         modules = self._modules(images) if layer is None else _resolve(self.model, [layer])
         name, module = list(modules.items())[-1]
+        budget = self._memory_budget if memory_budget is None else memory_budget
         shifts = shift_derivatives(
             self.model,
             images,
             name,
             module,
             lambda returned: self._logits(returned, images),
-            memory=memory_bytes(memory_budget, images.device),
+            memory=memory_bytes(budget, images.device),
         )
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
 
@@ -310,7 +369,16 @@ class UNetCAM:
 
         channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
         modules = self._modules(images)
-        run = Run(self.model, images, modules, score, output, self._shortcuts, channels_last)
+        run = Run(
+            self.model,
+            images,
+            modules,
+            score,
+            output,
+            shortcuts=self._shortcuts,
+            channels_last=channels_last,
+            memory_budget=self._memory_budget,
+        )
         try:
             return method.explain(run)
         except RuntimeError as error:

@@ -12,9 +12,10 @@ from torch import Tensor
 from unetcam.data.tiling import Tiles, Tiling, Window
 from unetcam.engine import Collected, Run, collect
 from unetcam.engine.forward import forward
+from unetcam.engine.tensors import at_least_single
 from unetcam.errors import LayerError, ModelError, NumericalError, UnetcamError
 from unetcam.methods import GradientMethod, Method
-from unetcam.seeds import Scoring, Seed, seeds_of
+from unetcam.scoring import Scoring, Seed, seeds_of
 from unetcam.targets import Score
 
 #: Explains a batch of images by a method, for some scores.
@@ -102,7 +103,7 @@ def _blended_logits(explain: Explain, tiles: Tiles) -> tuple[Tensor, dict[str, T
     grids: dict[str, Tiling] = {}
     for numbers, images in tiles.walk():
         seen = explain(images, _no_score, _Activations())
-        found = _at_least_single(seen.logits).to(tiles.image.device)
+        found = at_least_single(seen.logits).to(tiles.image.device)
         if whole is None:
             _check_logits(tiles.tiling, found)
             grids = {name: _lined_up(tiles.tiling, name, one) for name, one in seen.maps.items()}
@@ -222,7 +223,7 @@ def _blended(
     whole: dict[str, Tensor] = {}
     for numbers, images in tiles.walk():
         for name, maps in explain(images, _no_score, method).maps.items():
-            one = _at_least_single(maps).to(tiles.image.device)
+            one = at_least_single(maps).to(tiles.image.device)
             if name not in whole:
                 whole[name] = one.new_zeros(1, one.shape[1], *grids[name].size)
             _blend(whole[name][0], grids[name], numbers, one)
@@ -280,7 +281,7 @@ class _Weighted(Method):
         maps = {}
         with torch.autocast(logits.device.type, enabled=False):
             for name in run.layers:
-                activation = _at_least_single(activations[name])
+                activation = at_least_single(activations[name])
                 sums = self.weights[name] @ activation.flatten(2)
                 maps[name] = sums.view(*sums.shape[:2], *activation.shape[2:])
         return Collected(logits, maps, _none_defined(logits))
@@ -292,10 +293,6 @@ def _no_score(logits: Tensor) -> Sequence[Score]:
 
 def _none_defined(logits: Tensor) -> Tensor:
     return torch.zeros(len(logits), 0, dtype=torch.bool, device=logits.device)
-
-
-def _at_least_single(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _is_finite(tensor: Tensor) -> bool:

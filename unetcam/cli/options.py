@@ -21,6 +21,10 @@ class TargetName(str, Enum):
     CLASS = "class"
     PREDICTED = "predicted"
     TRUTH = "truth"
+    FALSE_POSITIVES = "false-positives"
+    FALSE_NEGATIVES = "false-negatives"
+    BOUNDARY_ERRORS = "boundary-errors"
+    MISSED_COMPONENTS = "missed-components"
 
 
 class ResizeMode(str, Enum):
@@ -146,7 +150,8 @@ Target = Annotated[
     TargetName,
     typer.Option(
         help="What is explained: a class's mean score over the whole image, over the pixels "
-        "predicted as the class, or over those that truly are of the class.",
+        "predicted as the class, over those that truly are of the class, or over its errors of "
+        "one kind.",
         rich_help_panel=_MAPS,
     ),
 ]

@@ -8,6 +8,7 @@ from torch import Tensor
 from unetcam.engine.run import Run
 from unetcam.engine.state import preserved
 from unetcam.engine.taps import Taps
+from unetcam.engine.tensors import plain_images
 
 
 def forward(run: Run) -> tuple[Tensor, dict[str, Tensor]]:
@@ -30,9 +31,7 @@ def forward(run: Run) -> tuple[Tensor, dict[str, Tensor]]:
     LayerError
         For a layer that the forward never reaches, or that gives no feature map.
     """
-    images = run.images.as_subclass(Tensor).detach()
-    if run.channels_last and images.ndim == 4:
-        images = images.contiguous(memory_format=torch.channels_last)
+    images = plain_images(run.images, channels_last=run.channels_last)
     with preserved(run.model), torch.no_grad(), Taps(run.layers, _ignore) as taps:
         logits = run.output(run.model(images))
         taps.seal()

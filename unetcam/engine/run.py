@@ -18,6 +18,8 @@ class Scored(Protocol):
     def defined(self) -> Tensor: ...
     @property
     def channel(self) -> int | None: ...
+    @property
+    def everywhere(self) -> bool: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class Run:
     channels_last : bool
         Whether the images are handed on with their channels last in memory, which makes
         convolutions faster on a CPU. A model that calls ``view`` on its maps may not take it.
+    memory_budget : int or float, optional
+        Bytes, or a share of what is free: bounds what is done at once, and the maps.
     """
 
     model: nn.Module
@@ -49,6 +53,7 @@ class Run:
     output: Callable[[Any], Tensor]
     shortcuts: bool = True
     channels_last: bool = False
+    memory_budget: int | float | None = None
 
 
 @dataclass(frozen=True, eq=False)

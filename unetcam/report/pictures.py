@@ -15,6 +15,7 @@ from unetcam.report.naming import file_names
 from unetcam.report.overlays import overlay
 from unetcam.report.volumes import whole_volumes, write_volume_maps
 from unetcam.runs import Explanation, ModelRequest, Progress, Silent, open_network
+from unetcam.runs.config import TRUTH_KINDS
 from unetcam.runs.explain import Explainer, Picture, Settings
 from unetcam.runs.files import replacing
 from unetcam.runs.inputs import tiles_of
@@ -45,7 +46,7 @@ def write_maps(
     images : sequence of Path
         Files or folders.
     how : Explanation
-        Its target is "class" or "predicted".
+        Its target is "class" or "predicted": the others need masks.
     out : Path
         Is made where it is missing.
     classes : str, optional
@@ -66,10 +67,10 @@ def write_maps(
         One sentence: what is wrong, and what to do.
     """
     progress = progress or Silent()
-    if how.target == "truth":
+    if how.target in TRUTH_KINDS:
         raise RunError(
-            "Maps of the true region need masks: use --target class or predicted, or `unetcam "
-            "report` for images with masks."
+            f"Maps of the target '{how.target}' need masks: use --target class or predicted, or "
+            "`unetcam report` for images with masks."
         )
     methods.get(how.method)
     samples, skipped = _samples(images)

@@ -34,7 +34,8 @@ class Settings:
     ----------
     class_names : tuple of str
     method : str
-    target : {"class", "predicted", "truth"}
+    target : TargetKind
+        See :class:`~unetcam.runs.config.RunConfig`.
     band, threshold, tolerance
         See :class:`~unetcam.runs.config.RunConfig`.
     amp : bool

@@ -15,10 +15,10 @@ from unetcam.data import Preprocessing
 from unetcam.data.picture import Pixels
 from unetcam.errors import RunError
 from unetcam.result import CAMResult
-from unetcam.runs.framed import FramedPrediction, FramedScore
+from unetcam.runs.framed import ImageArea
 from unetcam.runs.inputs import tiles_of
 from unetcam.runs.setup import Explanation, Network
-from unetcam.targets import predict
+from unetcam.targets import ClassScore, PredictedRegion, predict
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +87,8 @@ def explain_volume(
     images[(slice(None), slice(None), *inside)] = volume
     area = torch.zeros(1, *padded, dtype=torch.bool, device=network.device)
     area[(slice(None), *inside)] = True
-    kind = FramedScore if how.target == "class" else FramedPrediction
-    targets = [kind(index, area=area) for index in range(network.classes)]
+    kind = ClassScore if how.target == "class" else PredictedRegion
+    targets = [kind(c, within=ImageArea(c, area=area)) for c in range(network.classes)]
     cam = UNetCAM(network.model, list(layers), how.method)
     tiles = tiles_of(how.tile, how.overlap, 3, network.stride)
     try:

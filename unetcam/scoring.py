@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unetcam.targets import ClassScore, Score, Target, check_targets, class_count
+from unetcam.targets import Choice, Score, Target, TargetLike, check_targets, chosen
 
 if TYPE_CHECKING:
     from unetcam.data.tiling import Window
@@ -18,18 +18,14 @@ if TYPE_CHECKING:
 Scoring = Callable[[Tensor], Sequence[Score]]
 
 
-def scoring_of(targets: Sequence[Target] | Target | None) -> tuple[list[Target], Scoring]:
-    """How logits are scored, and the list of targets, which is filled when the first were.
-
-    Without targets there is one score per class.
-    """
+def scoring_of(
+    targets: TargetLike | Sequence[TargetLike] | Choice | None,
+) -> tuple[list[Target], Scoring]:
+    """How logits are scored, and the list of targets, which is filled when the first were."""
     explained: list[Target] = []
 
     def score(logits: Tensor) -> list[Score]:
-        wanted = [targets] if isinstance(targets, Target) else targets
-        if wanted is None:
-            wanted = [ClassScore(index) for index in range(class_count(logits))]
-        explained[:] = wanted
+        explained[:] = chosen(targets, logits)
         check_targets(explained, logits)
         return [target.score(logits) for target in explained]
 
