@@ -16,7 +16,16 @@ from tests.networks import UNet, UNet3d, seeded
 from unetcam import UNetCAM
 from unetcam.augment import View, views
 from unetcam.errors import DataError, TargetError
-from unetcam.targets import ClassScore, Pixel, PredictedRegion, Region, Target, TruthRegion
+from unetcam.targets import (
+    ClassScore,
+    Contrast,
+    FalseNegatives,
+    Pixel,
+    PredictedRegion,
+    Region,
+    Target,
+    TruthRegion,
+)
 
 IMAGES = torch.rand(2, 1, 32, 48, generator=torch.manual_seed(6))
 MASK = torch.zeros(32, 48, dtype=torch.bool)
@@ -123,8 +132,17 @@ def test_image_and_target_are_turned_alike(name: str, method: str) -> None:
         Region(1, MASK),
         TruthRegion(2, truth),
         Pixel(1, y=4, x=31),
+        FalseNegatives(1, truth),
+        Contrast(1, truth, within=MASK),
     ]
-    there = [ClassScore(0), Region(1, turn(MASK)), TruthRegion(2, turn(truth)), Pixel(1, y=y, x=x)]
+    there = [
+        ClassScore(0),
+        Region(1, turn(MASK)),
+        TruthRegion(2, turn(truth)),
+        Pixel(1, y=y, x=x),
+        FalseNegatives(1, turn(truth)),
+        Contrast(1, turn(truth), within=turn(MASK)),
+    ]
     result = cam(images, here, augment=[transform])
     plain, turned = cam(images, here), cam(turn(images), there)
     for layer in plain.layers:

@@ -15,7 +15,22 @@ from unetcam.data.tiling import Tiling
 from unetcam.engine import Collected, Run
 from unetcam.errors import DataError, LayerError, ModelError, NumericalError, UnetcamError
 from unetcam.methods import Method
-from unetcam.targets import ClassScore, Pixel, PredictedRegion, Region, Target, TruthRegion, predict
+from unetcam.targets import (
+    Band,
+    Box,
+    ClassScore,
+    Component,
+    Contrast,
+    FalseNegatives,
+    FalsePositives,
+    Function,
+    Pixel,
+    PredictedRegion,
+    Region,
+    Target,
+    TruthRegion,
+    predict,
+)
 
 
 def network(dims: int = 2, classes: int = 3) -> nn.Module:
@@ -71,6 +86,31 @@ def test_tiles_agree_with_the_whole_up_to_rounding(method: str, dtype: torch.dty
         assert tiled[layer].shape == whole[layer].shape
         assert (peak > 0)[:, :6].all()  # so that there is something to compare
         assert ((tiled[layer] - whole[layer]).abs() <= rtol * peak).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_kind_of_target_is_one_of_the_whole_image(method: str) -> None:
+    """Also where its region, its contour or its opponent is found in the blended logits."""
+    truth = torch.randint(0, 3, (9, 12), generator=torch.manual_seed(1))
+    truth = truth.repeat_interleave(8, dim=0).repeat_interleave(8, dim=1)
+    wanted: list[Target] = [
+        Box(1, y=(10, 50), x=(20, 70)),
+        FalsePositives(2, truth),
+        FalseNegatives(1, truth, on="probability"),
+        Contrast(1),
+        Contrast(2, truth, within=FalsePositives(2, truth)),
+        Band(0, of=TruthRegion(0, truth)),
+        Component(2),
+        ClassScore(1, head="sigmoid", on="probability"),
+        Function(lambda logits: logits[:, 2].flatten(1).amax(dim=1)),
+    ]
+    cam = UNetCAM(network().double(), ["1", "4"], method)
+    whole = cam(IMAGE.double(), wanted)
+    tiled = cam.tiled(IMAGE.double(), 32, 4 * REACH, targets=wanted)
+    for layer in ("1", "4"):
+        assert not whole[layer].isnan().any()
+        peak = whole[layer].amax(dim=(2, 3), keepdim=True)
+        assert ((tiled[layer] - whole[layer]).abs() <= 1e-10 * peak + 1e-14).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
