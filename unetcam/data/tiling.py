@@ -180,14 +180,14 @@ class Tiling:
 
     def share(self, index: int, like: Tensor) -> Tensor:
         """A tile's share in each of its pixels, (*tile), of the type and device of `like`."""
-        places = []
+        along = []
         for axis in reversed(self.axes):
             index, place = divmod(index, len(axis.starts))
-            places.append(axis.shares[place])
-        share = places.pop()
-        while places:
-            share = share[..., None] * places.pop()
-        return share.to(like.device, like.dtype)
+            along.append(axis.shares[place].to(like.device, like.dtype))
+        share = along.pop()
+        while along:
+            share = share[..., None] * along.pop()
+        return share
 
     def at(self, size: Sequence[int]) -> Tiling | None:
         """The same tiles for maps of another resolution.
