@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from unetcam import methods
+from unetcam.augment import explain_views
 from unetcam.engine import Collected, Run
 from unetcam.engine.budget import memory_bytes
 from unetcam.engine.layout import UnclearError
@@ -25,17 +26,8 @@ from unetcam.models.naming import Seen, addresses, presumed, see
 from unetcam.models.output import Output, is_map, is_scores, one_pixel, pick_logits
 from unetcam.models.support import check_supported, unwrapped
 from unetcam.result import CAMResult
-from unetcam.targets import (
-    Choice,
-    Head,
-    Scale,
-    Score,
-    Target,
-    TargetLike,
-    check_existing,
-    check_targets,
-    chosen,
-)
+from unetcam.scoring import Scoring, scoring_of
+from unetcam.targets import Choice, Head, Scale, TargetLike, check_existing
 
 __all__ = ["UNetCAM"]
 
@@ -160,6 +152,8 @@ class UNetCAM:
         self,
         images: Inputs,
         targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
+        *,
+        augment: Any = None,
     ) -> CAMResult:
         """Explain a batch of images.
 
@@ -176,6 +170,11 @@ class UNetCAM:
             What to explain; one :class:`~unetcam.targets.ClassScore` per class by default. A
             callable makes a score per image, (B,), of the logits: see
             :class:`~unetcam.targets.Function`.
+        augment : transform or sequence of transforms, optional
+            Flips, transposes, right angles and scales of albumentations, see
+            :func:`unetcam.augment.views`. All views that they give are explained for the same
+            pixels, and their maps brought back and averaged; :attr:`CAMResult.spread` tells how
+            far they differ.
 
         Returns
         -------
@@ -187,43 +186,90 @@ class UNetCAM:
         LayerError, MemoryBudgetError, ModelError, NumericalError, TargetError
             One sentence each: what is wrong, where, and what to do.
         """
-        inputs, images = images, image_of(images)
-        check_images(self.model, images)
-        model = bound(self.model, detached(inputs))
-        explained: list[Target] = []
-
-        def score(logits: Tensor) -> list[Score]:
-            explained[:] = chosen(targets, logits)
-            check_targets(explained, logits)
-            return [target.score(logits) for target in explained]
-
-        def output(returned: Any) -> Tensor:
-            return self._logits(returned, images)
-
-        def explain(*, channels_last: bool) -> Collected:
-            run = Run(
-                model,
-                images,
-                self._points(inputs),
-                score,
-                output,
-                shortcuts=self._shortcuts,
-                channels_last=channels_last,
-                memory_budget=self._memory_budget,
+        image = image_of(images)
+        check_images(self.model, image)
+        explained, score = scoring_of(targets)
+        spread = None
+        if augment is None:
+            collected = self._explain(images, score, self._method)
+        elif not isinstance(images, Tensor):
+            raise ModelError(
+                "augment= turns images, and does not know which other inputs turn with them: give "
+                "the images alone."
             )
-            return self._method.explain(run)
+        else:
+            collected, spread = explain_views(
+                lambda view, back: self._explain(view, score, self._method, back), images, augment
+            )
+        check_existing(explained, collected.defined)
+        return CAMResult(collected.logits, tuple(explained), collected.maps, self.method, spread)
 
-        def explain_as_taken() -> Collected:
-            channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
-            try:
-                return explain(channels_last=channels_last)
-            except RuntimeError as error:
-                if not channels_last or _VIEW_REFUSED not in str(error):
-                    raise
-                self._takes_channels_last = False
-                return explain(channels_last=False)
+    def tiled(
+        self,
+        image: Tensor,
+        tile: int | Sequence[int],
+        overlap: int | Sequence[int],
+        *,
+        batch: int = 1,
+        targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> CAMResult:
+        """Explain an image or volume that doesn't fit, tile by tile.
 
-        collected = self._clearly(inputs, explain_as_taken)
+        The logits are those of the tiles, blended by a Gaussian, and what is explained is the
+        network that gives them: see :func:`unetcam.tiled.explain_tiles`. Where the network sees no
+        further than a quarter of the overlap, logits and maps are those of the whole image, up to
+        rounding. The tiles take turns on the model's device; logits and maps of the whole image
+        stay on the image's, which may be another. Methods that are not linear in the gradient, so
+        other than gradcam and hirescam, hold the whole layers' channels there as well.
+
+        Parameters
+        ----------
+        image : Tensor
+            (1, C, *spatial) or (C, H, W), floating point, on any device.
+        tile, overlap : int or sequence of int
+            Pixels, for all axes alike or for each. They and the image's sides should be multiples
+            of the network's stride, so that the tiles' maps line up.
+        batch : int
+            Tiles in one pass.
+        targets : Target, callable or sequence of them, optional
+            As for a call; masks and pixels are those of the whole image.
+        progress : callable, optional
+            Is told how many tiles of how many are done, as two integers; there are two or more
+            walks over the tiles.
+
+        Returns
+        -------
+        CAMResult
+            Of one image.
+
+        Raises
+        ------
+        DataError
+            For tiles that can't be cut.
+        LayerError, ModelError
+            Where the tiles' maps or logits don't line up, as those of unpadded convolutions.
+        UnetcamError
+            For a method that is not made of one gradient.
+
+        Examples
+        --------
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+        >>> cam, image = UNetCAM(model, ["1"]), torch.rand(1, 1, 40, 64)
+        >>> result = cam.tiled(image, tile=16, overlap=8)
+        >>> torch.allclose(result["1"], cam(image)["1"], rtol=1e-5, atol=1e-8)
+        True
+        """
+        # What reads images comes with it, and an explanation without tiles need not wait for that.
+        from unetcam.data.tiling import Tiles
+        from unetcam.tiled import explain_tiles
+
+        device = next((parameter.device for parameter in self.model.parameters()), None)
+        tiles = Tiles.cut(image, tile, overlap, batch, device, progress)
+        check_images(self.model, tiles.take([0]))
+        explained, score = scoring_of(targets)
+        collected = explain_tiles(self._explain, self._method, tiles, score)
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
 
@@ -333,6 +379,45 @@ class UNetCAM:
             ),
         )
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
+
+    def _explain(
+        self,
+        inputs: Inputs,
+        score: Scoring,
+        method: Method,
+        back: Callable[[Tensor], Tensor] = lambda logits: logits,
+    ) -> Collected:
+        """Explain images by a method, whose logits are brought back before they are scored."""
+        images = image_of(inputs)
+        model = bound(self.model, detached(inputs))
+
+        def output(returned: Any) -> Tensor:
+            return back(self._logits(returned, images))
+
+        def explain(*, channels_last: bool) -> Collected:
+            run = Run(
+                model,
+                images,
+                self._points(inputs),
+                score,
+                output,
+                shortcuts=self._shortcuts,
+                channels_last=channels_last,
+                memory_budget=self._memory_budget,
+            )
+            return method.explain(run)
+
+        def explain_as_taken() -> Collected:
+            channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
+            try:
+                return explain(channels_last=channels_last)
+            except RuntimeError as error:
+                if not channels_last or _VIEW_REFUSED not in str(error):
+                    raise
+                self._takes_channels_last = False
+                return explain(channels_last=False)
+
+        return self._clearly(inputs, explain_as_taken)
 
     def _points(self, inputs: Inputs) -> Mapping[str, Point]:
         if self._seen is None or not self._seen.fits(inputs):
