@@ -157,15 +157,16 @@ class UNetCAM:
             targets = [targets]
         explained: list[Target] = []
 
-        def score(logits: Tensor) -> list[Score]:
+        def score(logits: Tensor, reference: Tensor | None = None) -> list[Score]:
             wanted = targets
             if wanted is None:
                 wanted = [ClassScore(index) for index in range(class_count(logits))]
             explained[:] = wanted
             check_targets(explained, logits)
-            return [target.score(logits) for target in explained]
+            held = () if reference is None else (reference,)
+            return [target.score(logits, *held) for target in explained]
 
-        def output(returned: Any) -> Tensor:
+        def output(returned: Any, images: Tensor = images) -> Tensor:
             return self._logits(returned, images)
 
         channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
@@ -178,7 +179,13 @@ class UNetCAM:
             self._takes_channels_last = False
             collected = self._method.explain(replace(run, channels_last=False))
         check_existing(explained, collected.defined)
-        return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
+        return CAMResult(
+            collected.logits,
+            tuple(explained),
+            collected.maps,
+            self.method,
+            self._method.settings,
+        )
 
     def field(
         self,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,8 @@ class CAMResult:
         in the image. A map of zeros only has no positive evidence: see :attr:`empty`.
     method : str
         The method's name.
+    settings : Mapping of str to Any
+        The method's settings by name; the seed is among them where something is drawn.
 
     Examples
     --------
@@ -49,6 +51,7 @@ class CAMResult:
     targets: tuple[Target, ...]
     maps: Mapping[str, Tensor]
     method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -154,10 +154,19 @@ class Target(ABC):
                 f"{count} classes: use 0 to {count - 1}."
             )
 
-    def score(self, logits: Tensor) -> Score:
-        """Mean score over the region, for every image of the batch."""
+    def score(self, logits: Tensor, reference: Tensor | None = None) -> Score:
+        """Mean score over the region, for every image of the batch.
+
+        Parameters
+        ----------
+        logits : Tensor
+            (B, C, *spatial).
+        reference : Tensor, optional
+            Logits that the region is read from, so that it stays the same while the image is
+            perturbed; `logits` by default.
+        """
         values = class_scores(logits, self.class_index, self.on).flatten(1)
-        region = self.region(logits)
+        region = self.region(logits if reference is None else reference)
         alone = self.on == "logits" and logits.shape[1] > 1
         channel = self.class_index if alone else None
         if region is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,25 @@ class Scored(Protocol):
     def channel(self) -> int | None: ...
 
 
+class Scoring(Protocol):
+    """Gives the targets' scores from logits, in the targets' order.
+
+    Regions that depend on the prediction are read from `reference`, where it is given: the score
+    of a perturbed image is that of the same pixels as before.
+    """
+
+    def __call__(self, logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]: ...
+
+
+class Picking(Protocol):
+    """Picks the logits (B, C, *spatial) from whatever the model returned.
+
+    `images` is what the model was given, where that is not the run's own images.
+    """
+
+    def __call__(self, returned: Any, images: Tensor = ...) -> Tensor: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A network on a batch of images, to be explained at some layers for some targets.
@@ -31,10 +50,8 @@ class Run:
     images : Tensor
         (B, C, *spatial), finite, on the model's device.
     layers : Mapping of str to nn.Module
-    score : callable
-        Gives the targets' scores from the logits, in the targets' order.
-    output : callable
-        Picks the logits (B, C, *spatial) from whatever the model returns.
+    score : Scoring
+    output : Picking
     shortcuts : bool
         Whether a backward leaves out what no map needs; the maps are the same up to rounding.
     channels_last : bool
@@ -45,8 +62,8 @@ class Run:
     model: nn.Module
     images: Tensor
     layers: Mapping[str, nn.Module]
-    score: Callable[[Tensor], Sequence[Scored]]
-    output: Callable[[Any], Tensor]
+    score: Scoring
+    output: Picking
     shortcuts: bool = True
     channels_last: bool = False
 
