@@ -74,6 +74,41 @@ class Observation:
 
         return self._in_chunks(answer, indices)
 
+    def responses_of(self, position: int, images: Tensor) -> Tensor:
+        """The targets' scores of perturbed copies of one image of the batch.
+
+        Parameters
+        ----------
+        position : int
+            Which image.
+        images : Tensor
+            (N, C, *spatial).
+
+        Returns
+        -------
+        Tensor
+            (N, T).
+
+        Raises
+        ------
+        NumericalError
+            For a score that is not finite.
+        """
+
+        def answer(chunk: Tensor) -> Tensor:
+            with self._precision():
+                logits = self.run.output(self.run.model(chunk), chunk)
+            # A target may hold a mask for each image, so that it is asked about the whole batch.
+            batches = self.logits.expand(len(chunk), *self.logits.shape).clone()
+            batches[:, position] = logits
+            return torch.stack([_values(self.run, one, self.logits)[position] for one in batches])
+
+        return _finite(torch.cat(chunked(answer, images, self._each(1), self._memory)))
+
+    def rows(self) -> int:
+        """How many copies of one image a chunk holds."""
+        return max(1, self._memory // self._each(1))
+
     def replays(
         self, name: str, indices: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
@@ -126,16 +161,17 @@ class Observation:
         return torch.stack([_values(self.run, part, self.logits) for part in parts])
 
     def _in_chunks(self, answer: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
-        pixels = self.images[:, 0].numel()
-        each = 4 * max(_TYPICAL_WIDTH, self.logits.shape[1]) * pixels * self.images.element_size()
-        memory = memory_bytes(None, self.images.device)
-        values = torch.cat(chunked(answer, indices, each, memory))
-        if not torch.isfinite(values).all():
-            raise NumericalError(
-                "NaN or infinity in the scores of a perturbed input: check the network, or run "
-                "without half precision."
-            )
-        return values
+        each = self._each(len(self.images))
+        return _finite(torch.cat(chunked(answer, indices, each, self._memory)))
+
+    def _each(self, images: int) -> int:
+        """Bytes that a forward of so many images is taken to hold."""
+        width = max(_TYPICAL_WIDTH, self.logits.shape[1])
+        return 4 * width * images * self.images[0, 0].numel() * self.images.element_size()
+
+    @property
+    def _memory(self) -> int:
+        return memory_bytes(None, self.images.device)
 
 
 @contextmanager
@@ -181,6 +217,15 @@ def undefined_to_nan(maps: Tensor, defined: Tensor) -> Tensor:
     """Maps (B, T or 1, *spatial) with NaN for the targets that don't exist in the image."""
     absent = ~defined.view(*defined.shape, *[1] * (maps.ndim - 2))
     return maps.masked_fill(absent, torch.nan)
+
+
+def _finite(values: Tensor) -> Tensor:
+    if not torch.isfinite(values).all():
+        raise NumericalError(
+            "NaN or infinity in the scores of a perturbed input: check the network, or run without "
+            "half precision."
+        )
+    return values
 
 
 def _unused(name: str, activation: Tensor, gradient: Tensor) -> None:

@@ -1,6 +1,6 @@
 """How activations and gradients become a map: every method, registered by its name."""
 
-from unetcam.methods import activation, baseline, gradient, perturbation, smooth
+from unetcam.methods import activation, baseline, gradient, perturbation, smooth, surrogate
 from unetcam.methods.gradient import GradientMethod
 from unetcam.methods.registry import Method, Wrapper, get, names, wrappers
 
@@ -15,5 +15,6 @@ __all__ = [
     "names",
     "perturbation",
     "smooth",
+    "surrogate",
     "wrappers",
 ]
