@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tests.networks import UNet, UNet3d, seeded
+from tests.networks import GatedUNet, GatedUNet3d, UNet, UNet3d, seeded
 from unetcam import UNetCAM, methods
 from unetcam.methods import Method
 from unetcam.result import CAMResult
@@ -36,16 +36,22 @@ def quick(name: str) -> Method:
     return replace(method, **FEW[name]) if name in FEW else method
 
 
+def kind(name: str) -> type[UNet]:
+    """The U-Net's class: one with gates where the method needs them."""
+    return GatedUNet if name == "attention" else UNet
+
+
 def network(name: str) -> tuple[torch.nn.Module, list[str]]:
     """A small U-Net that predicts each class somewhere, and layers where the method has a map."""
-    model = seeded(UNet(1, 3))
+    model = seeded(kind(name)(1, 3))
     with torch.no_grad():
         model.outc.bias -= model(IMAGES).mean(dim=(0, 2, 3))
     return model, ["up4"] if name == "cam" else ["up4", "up2"]
 
 
 def network_3d(name: str) -> tuple[torch.nn.Module, list[str]]:
-    return seeded(UNet3d()), ["dec1"] if name == "cam" else ["dec2", "dec1"]
+    model = GatedUNet3d() if name == "attention" else UNet3d()
+    return seeded(model), ["dec1"] if name == "cam" else ["dec2", "dec1"]
 
 
 def explain(name: str, images: Tensor, targets: list[Target] | None = None) -> CAMResult:

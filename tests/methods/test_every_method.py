@@ -15,10 +15,10 @@ from tests.methods.harness import (
     VOLUMES,
     WRAPPED,
     explain,
+    kind,
     network,
     quick,
 )
-from tests.networks import UNet, seeded
 from unetcam import UNetCAM, methods
 from unetcam.errors import LayerError
 from unetcam.targets import ClassScore, PredictedRegion
@@ -120,7 +120,7 @@ def test_the_result_says_how_it_was_made(name: str) -> None:
 
 @EVERY
 def test_the_model_is_left_as_it_was(name: str) -> None:
-    model = training_network()
+    model = training_network(kind(name))
     before = state_of(model)
     UNetCAM(model, ["up4"], quick(name))(IMAGES)
     assert_same(before, state_of(model))
@@ -133,7 +133,7 @@ def test_the_model_is_left_as_it_was_when_a_target_fails(name: str) -> None:
         def score(self, logits: Tensor, reference: Tensor | None = None) -> object:
             raise KeyError("no")
 
-    model = training_network()
+    model = training_network(kind(name))
     before = state_of(model)
     with pytest.raises(KeyError):
         UNetCAM(model, ["up4"], quick(name))(IMAGES, [Failing(1)])
@@ -179,7 +179,7 @@ def test_under_autocast_maps_are_single_and_near(name: str) -> None:
 
 @EVERY
 def test_a_layer_that_never_runs_is_named(name: str) -> None:
-    model = seeded(UNet(1, 3, width=2))
+    model, _ = network(name)
     model.spare = torch.nn.Conv2d(1, 1, 1)
     with pytest.raises(LayerError, match="never ran the layer 'spare'"):
         UNetCAM(model, ["spare"], quick(name))(IMAGES)

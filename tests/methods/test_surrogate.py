@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from captum.attr import KernelShap, Lime
 from captum._utils.models.linear_model import SkLearnLinearRegression
+from captum.attr import KernelShap, Lime
 from torch import Tensor, nn
 
 from tests.methods.harness import IMAGES, TARGETS, network, quick
@@ -45,15 +45,14 @@ def test_each_image_and_target_is_captums(name: str) -> None:
     model, layers = network(name)
     method = quick(name)
     ours = UNetCAM(model, layers, method)(IMAGES, TARGETS)["up4"]
+    with torch.no_grad():
+        reference = model(IMAGES)
     for at, target in ((0, 0), (1, 1), (1, 2)):
-        reference = ours.new_zeros(0)
-        with torch.no_grad():
-            reference = model(IMAGES)
 
         def score(images: Tensor, at: int = at, target: int = target) -> Tensor:
             with torch.no_grad():
                 logits = model(images)
-            whole = reference.clone().expand(len(images), *reference.shape).clone()
+            whole = reference.expand(len(images), *reference.shape).clone()
             whole[:, at] = logits
             values = [TARGETS[target].score(one, reference).value[at] for one in whole]
             return torch.stack(values)

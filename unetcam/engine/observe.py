@@ -47,6 +47,11 @@ class Observation:
     defined: Tensor
     _precision: Callable[[], AbstractContextManager[object]]
 
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's logits of some images, in the caller's precision."""
+        with self._precision():
+            return self.run.output(self.run.model(images), images)
+
     def responses(self, indices: Tensor, perturb: Callable[[Tensor], Tensor]) -> Tensor:
         """The targets' scores of perturbed images, their regions held as they were.
 
@@ -96,8 +101,7 @@ class Observation:
         """
 
         def answer(chunk: Tensor) -> Tensor:
-            with self._precision():
-                logits = self.run.output(self.run.model(chunk), chunk)
+            logits = self.forward(chunk)
             # A target may hold a mask for each image, so that it is asked about the whole batch.
             batches = self.logits.expand(len(chunk), *self.logits.shape).clone()
             batches[:, position] = logits
@@ -155,8 +159,7 @@ class Observation:
         )
 
     def _scores(self, images: Tensor, times: int) -> Tensor:
-        with self._precision():
-            logits = self.run.output(self.run.model(images), images)
+        logits = self.forward(images)
         parts = logits.reshape(times, len(self.images), *logits.shape[1:])
         return torch.stack([_values(self.run, part, self.logits) for part in parts])
 

@@ -1,6 +1,14 @@
 """How activations and gradients become a map: every method, registered by its name."""
 
-from unetcam.methods import activation, baseline, gradient, perturbation, smooth, surrogate
+from unetcam.methods import (
+    activation,
+    attention,
+    baseline,
+    gradient,
+    perturbation,
+    smooth,
+    surrogate,
+)
 from unetcam.methods.gradient import GradientMethod
 from unetcam.methods.registry import Method, Wrapper, get, names, wrappers
 
@@ -9,6 +17,7 @@ __all__ = [
     "Method",
     "Wrapper",
     "activation",
+    "attention",
     "baseline",
     "get",
     "gradient",
