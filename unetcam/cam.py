@@ -40,7 +40,8 @@ class UNetCAM:
         (dropout off, batch statistics frozen) and left exactly as it was found.
     layers : sequence of str or nn.Module, optional
         What to explain, in the order in which the maps are wanted. None takes every decoder layer,
-        deepest first, found by tracing the model on the first images that are explained.
+        deepest first, found by tracing the model on the first images that are explained; of a
+        method for the last layer alone (CAM), that one.
     method : str or Method
         A registered method's name, see :func:`unetcam.methods.names`, or one with settings of
         its own.
@@ -58,6 +59,8 @@ class UNetCAM:
         For an unknown layer; the message names the nearest.
     ModelError
         For a TorchScript or quantised model.
+    UnetcamError
+        For an unknown method, and for one that needs a package which is not installed.
 
     Examples
     --------
@@ -85,6 +88,7 @@ class UNetCAM:
         check_supported(model)
         self.model = model
         self._method = methods.get(method) if isinstance(method, str) else method
+        self._method.check()
         self._output = output
         self._shortcuts = shortcuts
         self._takes_channels_last = True
@@ -178,13 +182,15 @@ class UNetCAM:
                 raise
             self._takes_channels_last = False
             collected = self._method.explain(replace(run, channels_last=False))
-        check_existing(explained, collected.defined)
+        if self._method.per_target:
+            check_existing(explained, collected.defined)
         return CAMResult(
             collected.logits,
-            tuple(explained),
+            collected.explained or tuple(explained),
             collected.maps,
             self.method,
             self._method.settings,
+            collected.channels,
         )
 
     def field(
@@ -250,7 +256,7 @@ class UNetCAM:
                     "No decoder layer was found in the model: name the layers yourself with "
                     "layers=[...] (model.named_modules() lists them)."
                 )
-            self._traced = _resolve(self.model, found)
+            self._traced = _resolve(self.model, self._method.suitable(found))
         return self._traced
 
     def _logits(self, returned: Any, images: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ FEW = {
     "lime": {"samples": 24, "superpixels": 8},
     "kernelshap": {"samples": 24, "superpixels": 8},
 }
+#: Those with a map for each target; "channels" has one for each channel.
+NAMES = [name for name in methods.names() if methods.get(name).per_target]
 WRAPPED = ("smooth-gradcam", "smooth-scorecam", "smooth-eigencam")
 
 

@@ -171,5 +171,11 @@ def test_attention_gates_of_an_attention_unet(dims: int) -> None:
     torch.testing.assert_close(result[result.layers[0]][:, 0], deep.passed)
 
 
+def test_of_some_layers_without_a_gate_the_others_are_named() -> None:
+    model, _ = network("attention")
+    with pytest.raises(LayerError, match=r"layer 'up1': of the layers .* only 'up2', 'up4' lie"):
+        UNetCAM(model, ["up1", "up2", "up4"], "attention")(IMAGES)
+
+
 def test_the_gates_of_a_network_without_any() -> None:
     assert find_gates(UNet(), IMAGES) == ()

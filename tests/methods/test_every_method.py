@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.engine.test_state import Unruly, assert_same, state_of, training_network
 from tests.methods.harness import (
     IMAGES,
+    NAMES,
     TARGETS,
     VOLUMES,
     WRAPPED,
@@ -23,7 +24,7 @@ from unetcam import UNetCAM, methods
 from unetcam.errors import LayerError
 from unetcam.targets import ClassScore, PredictedRegion
 
-EVERY = pytest.mark.parametrize("name", [*methods.names(), *WRAPPED])
+EVERY = pytest.mark.parametrize("name", [*NAMES, *WRAPPED])
 
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
@@ -97,7 +98,7 @@ def test_the_same_call_gives_the_same_map_whatever_was_drawn_before(name: str) -
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in methods.names() if "seed" in methods.get(name).settings] + ["smooth-gradcam"],
+    [name for name in NAMES if "seed" in methods.get(name).settings] + ["smooth-gradcam"],
 )
 def test_another_seed_gives_another_map(name: str) -> None:
     model, layers = network(name)

@@ -97,14 +97,13 @@ def test_an_image_of_one_superpixel_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["lime", "kernelshap"])
-@pytest.mark.parametrize("missing", ["captum", "captum.attr", "sklearn"])
+@pytest.mark.parametrize("missing", ["captum", "sklearn"])
 def test_what_is_not_installed_is_named(
     name: str, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    model, layers = network(name)
-    with pytest.raises(UnetcamError, match=r"pip install 'unetcam\[perturb\]'"):
-        UNetCAM(model, layers, quick(name))(IMAGES)
+    with pytest.raises(UnetcamError, match=rf"needs {missing}: pip install 'unetcam\[perturb\]'"):
+        UNetCAM(network(name)[0], method=name)
 
 
 @pytest.mark.parametrize("wrong", [{"samples": 2}, {"superpixels": 0}])

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+
+
+class Named(Protocol):
+    """What a map is of."""
+
+    @property
+    def name(self) -> str: ...
 
 
 class Scored(Protocol):
@@ -81,8 +88,15 @@ class Collected:
         target does not exist in the image.
     defined : Tensor
         (B, T) bool: whether the target exists in the image.
+    explained : tuple
+        What the T maps are of, where that is not the targets that were asked for.
+    channels : dict of str to Tensor
+        By layer, (B, T) int64: the channel that a map shows, where it shows a single one; -1 for
+        none.
     """
 
     logits: Tensor
     maps: dict[str, Tensor]
     defined: Tensor
+    explained: tuple[Named, ...] = ()
+    channels: dict[str, Tensor] = field(default_factory=dict)

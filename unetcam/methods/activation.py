@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected, Run, collect, observed
@@ -17,7 +18,7 @@ from unetcam.engine.run import Scored
 from unetcam.errors import LayerError
 from unetcam.methods.components import first_component
 from unetcam.methods.gradient import weighted
-from unetcam.methods.registry import Family, Method, register
+from unetcam.methods.registry import Method, register
 
 
 @register
@@ -39,7 +40,7 @@ class EigenCAM(Method):
 
     name = "eigencam"
     title = "Eigen-CAM"
-    family: Family = "activation"
+    family = "activation"
     formula = "relu(A v),  v the first right singular vector of A less each channel's mean"
     paper = (
         "Muhammad and Yeasin, Eigen-CAM, IJCNN 2020; "
@@ -83,10 +84,13 @@ class CAM(Method):
 
     name = "cam"
     title = "CAM"
-    family: Family = "activation"
+    family = "activation"
     formula = "relu(sum_k w^k_c A^k),  w_c the weights of the linear head"
-    paper = "Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, eq. 2"
+    paper = "Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016"
     when = "The last layer before a 1x1 head: the class's logit itself, without its bias."
+
+    def suitable(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        return layers[-1:]
 
     def explain(self, run: Run) -> Collected:
         head = _Head()
@@ -111,6 +115,84 @@ class CAM(Method):
                 for name, one in found.maps.items()
             }
         return Collected(found.logits, maps, defined)
+
+
+@dataclass(frozen=True)
+class ChannelRank:
+    """What a map of the method "channels" is of.
+
+    >>> ChannelRank(2).name
+    'channel of rank 2'
+    """
+
+    rank: int
+
+    @property
+    def name(self) -> str:
+        return f"channel of rank {self.rank}"
+
+
+@register
+@dataclass(frozen=True)
+class Channels(Method):
+    """The most active channels of a layer, each as a map of its own.
+
+    A channel's activity is the mean of its positive part over the image's pixels, and the map is
+    that part. Targets play no role: the result's targets are the ranks, from 1 for the most active
+    channel, and its ``channels`` say which channel each map shows, image by image. A layer that
+    has fewer channels has no map for the ranks beyond: NaN.
+
+    Parameters
+    ----------
+    count : int
+        How many channels.
+
+    Examples
+    --------
+    >>> from unetcam import UNetCAM
+    >>> model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Conv2d(3, 2, 1))
+    >>> images = torch.tensor([[[[1.0, 1.0]], [[0.0, 5.0]], [[-9.0, 0.0]]]])
+    >>> result = UNetCAM(model, ["0"], Channels(count=2))(images)
+    >>> result.channels["0"], result["0"]
+    (tensor([[1, 0]]), tensor([[[[0., 5.]], [[1., 1.]]]]))
+    """
+
+    count: int = 8
+
+    name = "channels"
+    title = "Most active channels"
+    family = "activation"
+    formula = "relu(A^k) of the channels k with the largest mean of relu(A^k)"
+    paper = "none: the activations themselves"
+    when = "A look at what the layer's features are, before any of them is weighed."
+    per_target = False
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count={self.count!r} must be at least 1.")
+
+    def explain(self, run: Run) -> Collected:
+        with observed(run) as seen:
+            ranked = {name: self._ranked(one) for name, one in seen.activations.items()}
+            shown = (len(seen.images), self.count)
+            return Collected(
+                seen.logits,
+                {name: maps for name, (maps, _) in ranked.items()},
+                torch.ones(shown, dtype=torch.bool, device=seen.images.device),
+                tuple(ChannelRank(rank) for rank in range(1, self.count + 1)),
+                {name: channels for name, (_, channels) in ranked.items()},
+            )
+
+    def _ranked(self, activation: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps (B, count, *spatial) and their channels (B, count)."""
+        positive = activation.relu()
+        shown = min(self.count, activation.shape[1])
+        channels = positive.flatten(2).mean(dim=2).topk(shown, dim=1).indices
+        index = channels.view(*channels.shape, *[1] * (activation.ndim - 2))
+        maps = positive.gather(1, index.expand(-1, -1, *activation.shape[2:]))
+        missing = (0, self.count - shown)
+        beyond = [0, 0] * (activation.ndim - 2)
+        return F.pad(maps, [*beyond, *missing], value=torch.nan), F.pad(channels, missing, value=-1)
 
 
 class _Head:

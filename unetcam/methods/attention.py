@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from unetcam.engine import Collected, Run, observed, preserved
 from unetcam.engine.gates import Gate, watched
 from unetcam.errors import LayerError
-from unetcam.methods.registry import Family, Method, register
+from unetcam.methods.registry import Method, register
 from unetcam.methods.resizing import enlarged, shrunk
 
 
@@ -26,7 +28,7 @@ class Attention(Method):
 
     name = "attention"
     title = "Attention gates"
-    family: Family = "activation"
+    family = "activation"
     formula = "sum_k g^k |X^k| / sum_k |X^k|,  g the gate of the feature map X"
     paper = (
         "Hu et al., Squeeze-and-Excitation, CVPR 2018; Woo et al., CBAM, ECCV 2018; "
@@ -37,14 +39,9 @@ class Attention(Method):
     def explain(self, run: Run) -> Collected:
         with observed(run) as seen:
             before = watched(run.model, run.layers, lambda: seen.forward(seen.images)).before
+            _check_gated(tuple(run.layers), before)
             maps = {}
             for name, activation in seen.activations.items():
-                if name not in before:
-                    raise LayerError(
-                        f"There is no gate on the way to the layer '{name}': the method "
-                        "'attention' needs a network with squeeze-and-excitation, CBAM, scSE or "
-                        "attention gates before the layer."
-                    )
                 gates = torch.stack([gate.passed for gate in before[name]]).mean(dim=0)
                 maps[name] = _at(gates[:, None], activation).to(activation.dtype)
             return seen.collected(maps)
@@ -77,6 +74,20 @@ def find_gates(model: nn.Module, images: Tensor) -> tuple[Gate, ...]:
     with preserved(model), torch.no_grad():
         plain = images.as_subclass(Tensor).detach().clone()
         return watched(model, {}, lambda: model(plain)).gates
+
+
+def _check_gated(layers: Sequence[str], gated: Container[str]) -> None:
+    without = [name for name in layers if name not in gated]
+    if not without:
+        return
+    good = [f"'{name}'" for name in layers if name in gated]
+    remedy = (
+        f"of the layers that were asked for, only {', '.join(good)} lie behind one"
+        if good
+        else "the method 'attention' needs a network with squeeze-and-excitation, CBAM, scSE or "
+        "attention gates before the layer"
+    )
+    raise LayerError(f"There is no gate on the way to the layer '{without[0]}': {remedy}.")
 
 
 def _at(maps: Tensor, activation: Tensor) -> Tensor:

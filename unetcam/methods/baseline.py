@@ -10,7 +10,7 @@ from torch import Tensor
 from unetcam.engine import Collected, Run, observed
 from unetcam.methods.components import oriented
 from unetcam.methods.gradient import weighted
-from unetcam.methods.registry import Family, Method, register
+from unetcam.methods.registry import Method, register
 from unetcam.methods.resizing import shrunk
 
 
@@ -34,7 +34,7 @@ class Random(Method):
 
     name = "random"
     title = "Random weights"
-    family: Family = "baseline"
+    family = "baseline"
     formula = "relu(sum_k u^k A^k),  u^k uniform in [-1, 1]"
     paper = "as RandomCAM in Gildenblat, pytorch-grad-cam, 2021"
     when = "To see how much of a measure is the layer's doing, whatever the weights are."
@@ -64,9 +64,9 @@ class Edges(Method):
 
     name = "edges"
     title = "Edges of the image"
-    family: Family = "baseline"
+    family = "baseline"
     formula = "sqrt(sum of the squared differences along each axis, over all channels)"
-    paper = "Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, section 4"
+    paper = "Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018"
     when = "To see whether maps do more than follow edges, which look like an explanation."
 
     def explain(self, run: Run) -> Collected:
@@ -101,7 +101,7 @@ class MaskPrior(Method):
 
     name = "mask-prior"
     title = "The prediction itself"
-    family: Family = "baseline"
+    family = "baseline"
     formula = "sum_c p_c [ds/dl_c > 0 at l = 0],  p the probabilities, l the logits"
     paper = "none: the null hypothesis that a map is the mask"
     when = "To see whether maps tell more than the prediction does."

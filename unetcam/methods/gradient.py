@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unetcam.engine import Collected, Run, collect
 from unetcam.methods.components import first_component
-from unetcam.methods.registry import Family, Method, register
+from unetcam.methods.registry import Method, register
 
 
 class GradientMethod(Method):
@@ -27,7 +27,7 @@ class GradientMethod(Method):
     maps of all targets.
     """
 
-    family: Family = "gradient"
+    family = "gradient"
 
     #: Whether `reduce` asks for no more of a gradient than each channel's spatial mean.
     needs_mean_only: ClassVar[bool] = False

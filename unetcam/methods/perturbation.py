@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unetcam.engine import Collected, Observation, Run, observed
 from unetcam.methods.gradient import weighted
-from unetcam.methods.registry import Family, Method, register
+from unetcam.methods.registry import Method, register
 from unetcam.methods.resizing import enlarged, shrunk
 
 
@@ -34,9 +34,9 @@ class ScoreCAM(Method):
 
     name = "scorecam"
     title = "Score-CAM"
-    family: Family = "perturbation"
+    family = "perturbation"
     formula = "relu(sum_k w^k A^k),  w = softmax_k s(f(x * scaled(A^k)))"
-    paper = "Wang et al., Score-CAM, CVPR Workshops 2020, equations 6 to 8 and algorithm 1"
+    paper = "Wang et al., Score-CAM, CVPR Workshops 2020"
     when = (
         "A check of Grad-CAM that trusts no gradient; one forward for each channel of each layer."
     )
@@ -87,9 +87,9 @@ class AblationCAM(Method):
 
     name = "ablationcam"
     title = "Ablation-CAM"
-    family: Family = "perturbation"
+    family = "perturbation"
     formula = "relu(sum_k w^k A^k),  w^k = s - s with A^k = 0"
-    paper = "Desai and Ramaswamy, Ablation-CAM, WACV 2020, equations 3 and 4, undivided"
+    paper = "Desai and Ramaswamy, Ablation-CAM, WACV 2020, without its division by the score"
     when = "What a channel is really worth, where gradients saturate; a pass for each channel."
 
     def explain(self, run: Run) -> Collected:
@@ -141,9 +141,9 @@ class RISE(Method):
 
     name = "rise"
     title = "RISE"
-    family: Family = "perturbation"
+    family = "perturbation"
     formula = "relu(sum_i s_i M_i / sum_i M_i - mean_i s_i),  s_i = s(f(x * M_i)), M_i random masks"
-    paper = "Petsiuk et al., RISE, BMVC 2018, equation 6"
+    paper = "Petsiuk et al., RISE, BMVC 2018"
     when = "A check that needs no layer and no gradient; finds what matters anywhere in the image."
 
     def __post_init__(self) -> None:

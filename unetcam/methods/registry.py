@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from dataclasses import Field, fields, is_dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, TypeVar
 
 from unetcam.engine import Collected, Run
@@ -27,6 +28,10 @@ class Method(ABC):
     paper : str
     when : str
         When it is of use, in one sentence.
+    per_target : bool
+        Whether there is a map for each target.
+    needs : tuple of str
+        Packages beyond unetcam's own, which the extra `extra` brings.
     """
 
     name: str
@@ -35,6 +40,21 @@ class Method(ABC):
     formula: str
     paper: str
     when: str
+    per_target: bool = True
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+
+    def check(self) -> None:
+        """Raise :class:`~unetcam.errors.UnetcamError` where a package is missing."""
+        missing = [package for package in self.needs if find_spec(package) is None]
+        if missing:
+            raise UnetcamError(
+                f"{self.title} needs {' and '.join(missing)}: pip install 'unetcam[{self.extra}]'."
+            )
+
+    def suitable(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the decoder's layers, deepest first, that are explained if none is named."""
+        return layers
 
     @abstractmethod
     def explain(self, run: Run) -> Collected:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unetcam.engine import Collected, Run, observed
 from unetcam.engine.run import Scored
+from unetcam.errors import UnetcamError
 from unetcam.methods.registry import Family, Method, Wrapper, register_wrapper
 
 
@@ -62,6 +63,11 @@ class Smooth(Wrapper):
             raise ValueError(f"samples={self.samples!r} must be at least 1.")
         if self.noise < 0:
             raise ValueError(f"noise={self.noise!r} must not be negative.")
+        if not self.method.per_target:
+            raise UnetcamError(
+                f"Maps of the method '{self.method.name}' can't be averaged, as they are of "
+                "another channel each time: choose a method that has a map for each target."
+            )
         object.__setattr__(self, "name", self.prefix + self.method.name)
         object.__setattr__(self, "title", f"{self.method.title}, smoothed")
         object.__setattr__(self, "family", self.method.family)
@@ -69,6 +75,12 @@ class Smooth(Wrapper):
     @property
     def settings(self) -> dict[str, Any]:
         return {**super().settings, "method": self.method.settings}
+
+    def check(self) -> None:
+        self.method.check()
+
+    def suitable(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        return self.method.suitable(layers)
 
     def explain(self, run: Run) -> Collected:
         with observed(replace(run, layers={})) as plain:

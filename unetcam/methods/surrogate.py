@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unetcam.engine import Collected, Observation, Run, observed
 from unetcam.errors import UnetcamError
-from unetcam.methods.registry import Family, Method, register
+from unetcam.methods.registry import Method, register
 from unetcam.methods.resizing import shrunk
 
 #: Width of LIME's kernel, on cosine distances of which superpixels are there.
@@ -48,7 +48,9 @@ class _Surrogate(Method):
     superpixels: int = 48
     seed: int = 0
 
-    family: Family = "perturbation"
+    family = "perturbation"
+    needs = ("captum", "sklearn")
+    extra = "perturb"
 
     def __post_init__(self) -> None:
         if self.samples < 3 or self.superpixels < 1:
@@ -116,12 +118,14 @@ class LIME(_Surrogate):
     name = "lime"
     title = "LIME"
     formula = "relu(w_j) on superpixel j,  w fitted to s(f(x without some superpixels)), near x"
-    paper = "Ribeiro, Singh and Guestrin, Why Should I Trust You?, KDD 2016, equation 2"
+    paper = "Ribeiro, Singh and Guestrin, Why Should I Trust You?, KDD 2016"
     when = "Whole pieces of the image instead of pixels, for people who don't read heat maps."
 
     def _attribution(self, forward: Callable[[Tensor], Tensor]) -> Any:
-        attr, model = _captum(self.title)
-        return attr.Lime(forward, model, similarity_func=_nearness)
+        from captum._utils.models.linear_model import SkLearnLinearRegression
+        from captum.attr import Lime
+
+        return Lime(forward, SkLearnLinearRegression(), similarity_func=_nearness)
 
 
 @register
@@ -140,8 +144,9 @@ class KernelSHAP(_Surrogate):
     when = "Contributions of pieces of the image that add up to the score."
 
     def _attribution(self, forward: Callable[[Tensor], Tensor]) -> Any:
-        attr, _ = _captum(self.title)
-        return attr.KernelShap(forward)
+        from captum.attr import KernelShap
+
+        return KernelShap(forward)
 
 
 def superpixels(image: Tensor, count: int) -> Tensor:
@@ -175,16 +180,3 @@ def superpixels(image: Tensor, count: int) -> Tensor:
 def _nearness(original: Tensor, perturbed: Tensor, present: Tensor, **_: Any) -> Tensor:
     distance = 1 - present.float().mean().sqrt()  # the cosine distance from all present
     return torch.exp(-(distance**2) / _KERNEL_WIDTH**2)
-
-
-def _captum(title: str) -> tuple[Any, Any]:
-    """captum's attributions, and a linear model without a penalty."""
-    try:
-        import captum.attr
-        import sklearn  # noqa: F401 - captum takes it for the fit
-        from captum._utils.models.linear_model import SkLearnLinearRegression
-    except ImportError as error:
-        raise UnetcamError(
-            f"{title} needs captum and scikit-learn ({error}): pip install 'unetcam[perturb]'."
-        ) from error
-    return captum.attr, SkLearnLinearRegression()
