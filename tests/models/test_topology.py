@@ -8,29 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.models.zoo import SMP
 from tests.networks import Nameless, UNet, UNet3d, ValidUNet, seeded
 from unetcam import UNetCAM, find_layers
 from unetcam.errors import LayerError, ModelError
 from unetcam.models.table import LayerTable
 
-BLOCKS = [f"decoder.blocks.{i}" for i in range(5)]
-DENSE = [f"decoder.blocks.x_0_{i}" for i in range(5)]
-LATERALS = ["decoder.fpn_lateral_blocks.0", "decoder.fpn_lateral_blocks.1"]
-
-#: What a person would choose: each stage's last map before the next upsampling, with its stride.
-SMP = {
-    "Unet": (BLOCKS, [16, 8, 4, 2, 1]),
-    "UnetPlusPlus": (DENSE, [16, 8, 4, 2, 1]),
-    "MAnet": (["decoder.center", *BLOCKS], [32, 16, 8, 4, 2, 1]),
-    "Linknet": (BLOCKS, [16, 8, 4, 2, 1]),
-    "FPN": (["decoder.p5", "decoder.p4", "decoder.p3", "decoder.merge"], [32, 16, 8, 4]),
-    "PAN": (["decoder.gau3", "decoder.gau2", "decoder.gau1"], [16, 8, 4]),
-    "DeepLabV3": (["decoder"], [8]),
-    "DeepLabV3Plus": (["decoder.aspp", "decoder.block2"], [16, 4]),
-    "UPerNet": (["decoder.psp", *LATERALS, "decoder.fusion_block"], [32, 16, 8, 4]),
-    "Segformer": (["decoder.mlp_stage.0", "decoder.fuse_stage"], [32, 4]),
-    "PSPNet": (["decoder"], [8]),
-}
 UNSUPPORTED = {("UnetPlusPlus", "mit_b0"), ("Linknet", "mit_b0")}  # by the library itself
 
 

@@ -1,4 +1,4 @@
-"""Other people's networks: the right layers, and maps that agree with plain autograd."""
+"""Many networks: the right layers, and maps that agree with plain autograd."""
 
 from __future__ import annotations
 
