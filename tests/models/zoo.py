@@ -60,7 +60,10 @@ add(
     lambda: networks.UNet(bilinear=True),
 )  # fmt: skip
 add("Upsampled by functions", (1, 16, 16), "k.aa k.r", "2 1", networks.Nameless)
-add("Without padding", (1, 108, 116), "up.0 up.1 up.2", "4 2 1", networks.ValidUNet)
+add(
+    "Without padding", (1, 108, 116), "up.0 up.1 up.2", "4 2 1",
+    lambda: networks.ValidUNet(width=4),
+)  # fmt: skip
 add("In three dimensions", (1, 8, 8, 8), "dec2 dec1", "2 1", networks.UNet3d)
 
 # -- segmentation-models-pytorch -------------------------------------------------------------
