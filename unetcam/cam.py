@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from unetcam import methods
-from unetcam.engine import Collected, collect
+from unetcam.augment import explain_views
+from unetcam.engine import Collected, Run
 from unetcam.engine.budget import memory_bytes
 from unetcam.engine.layout import UnclearError
 from unetcam.engine.points import Point
 from unetcam.engine.shifts import shift_derivatives
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.field import RegionField
-from unetcam.models.inputs import Inputs, bound, detached, image_of
+from unetcam.methods import Method
+from unetcam.mistakes import Mistakes, explain_errors
+from unetcam.models.inputs import Inputs, bound, check_images, detached, image_of
 from unetcam.models.naming import Seen, addresses, presumed, see
 from unetcam.models.output import Output, is_map, is_scores, one_pixel, pick_logits
 from unetcam.models.support import check_supported, unwrapped
 from unetcam.result import CAMResult
-from unetcam.targets import ClassScore, Score, Target, check_existing, check_targets, class_count
+from unetcam.scoring import Scoring, scoring_of
+from unetcam.targets import Choice, Head, Scale, TargetLike, check_existing
 
 __all__ = ["UNetCAM"]
 
@@ -48,8 +53,9 @@ class UNetCAM:
         ``"conv#2"`` is the second run of a module that runs several times; ``"up3:skip"`` and
         ``"up3:path"`` are what enters a stage by its skip and by the upsampling path (a layer's
         ``parts`` in the table that :func:`find_layers` gives).
-    method : str
-        A registered method: see :func:`unetcam.methods.names`.
+    method : str or Method
+        A registered method's name, see :func:`unetcam.methods.names`, or one with settings of
+        its own.
     output : callable, optional
         Picks the logits from what the model returns. Without it a tensor, tuple, list or dict is
         understood (deep supervision: the full-resolution head).
@@ -57,6 +63,12 @@ class UNetCAM:
         Images to trace the model on, so that :attr:`layers` is known at once.
     shortcuts : bool
         Whether the backwards leave out what no map needs; the maps are the same up to rounding.
+    memory_budget : int or float, optional
+        Bytes, or a share of what is free on the device: bounds the targets that share a backward,
+        the channels of a field that are pushed at once, and the maps, which are refused before
+        the work where they alone take more. By default the former are bounded by half of what is
+        free on a GPU, and by 1 GiB elsewhere. A device that runs out of memory all the same is
+        given smaller parts, with one warning.
 
     Raises
     ------
@@ -82,22 +94,25 @@ class UNetCAM:
         self,
         model: nn.Module,
         layers: Sequence[str | nn.Module] | None = None,
-        method: str = "gradcam",
+        method: str | Method = "gradcam",
         *,
         output: Output | None = None,
         example: Inputs | None = None,
         shortcuts: bool = True,
+        memory_budget: int | float | None = None,
     ) -> None:
         check_supported(model)
+        memory_bytes(memory_budget, torch.device("cpu"))
         self.model = unwrapped(model)
-        self._method = methods.get(method)
+        self._method = methods.get(method) if isinstance(method, str) else method
         self._output = output
         self._shortcuts = shortcuts
+        self._memory_budget = memory_budget
         self._takes_channels_last = True
         self._chosen = None if layers is None else addresses(self.model, layers)
         self._seen: Seen | None = None
         if example is not None:
-            self._check_images(image_of(example))
+            check_images(self.model, image_of(example))
             self._points(example)
 
     @property
@@ -134,12 +149,16 @@ class UNetCAM:
         """Nothing of a call outlives it; what stays are the layers' names."""
 
     def __call__(
-        self, images: Inputs, targets: Sequence[Target] | Target | None = None
+        self,
+        images: Inputs,
+        targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
+        *,
+        augment: Any = None,
     ) -> CAMResult:
         """Explain a batch of images.
 
-        One forward serves all targets and layers; each target costs one backward from the logits
-        to the deepest layer.
+        One forward serves all targets and layers; each target costs at most one backward from the
+        logits to the deepest layer.
 
         Parameters
         ----------
@@ -147,8 +166,15 @@ class UNetCAM:
             (B, C, *spatial), floating point, on the model's device. Nothing is normalised here. A
             tuple or dict holds the arguments of a model of several inputs; the tensor with the
             most pixels in it is the image.
-        targets : Target or sequence of Target, optional
-            What to explain; one :class:`~unetcam.targets.ClassScore` per class by default.
+        targets : Target, callable or sequence of them, optional
+            What to explain; one :class:`~unetcam.targets.ClassScore` per class by default. A
+            callable makes a score per image, (B,), of the logits: see
+            :class:`~unetcam.targets.Function`.
+        augment : transform or sequence of transforms, optional
+            Flips, transposes, right angles and scales of albumentations, see
+            :func:`unetcam.augment.views`. All views that they give are explained for the same
+            pixels, and their maps brought back and averaged; :attr:`CAMResult.spread` tells how
+            far they differ.
 
         Returns
         -------
@@ -157,53 +183,141 @@ class UNetCAM:
 
         Raises
         ------
-        LayerError, ModelError, NumericalError, TargetError
+        LayerError, MemoryBudgetError, ModelError, NumericalError, TargetError
             One sentence each: what is wrong, where, and what to do.
         """
-        inputs, images = images, image_of(images)
-        self._check_images(images)
-        model = bound(self.model, detached(inputs))
-        if isinstance(targets, Target):
-            targets = [targets]
-        explained: list[Target] = []
-
-        def score(logits: Tensor) -> list[Score]:
-            wanted = targets
-            if wanted is None:
-                wanted = [ClassScore(index) for index in range(class_count(logits))]
-            explained.extend(wanted)
-            check_targets(explained, logits)
-            return [target.score(logits) for target in explained]
-
-        def output(returned: Any) -> Tensor:
-            return self._logits(returned, images)
-
-        def explain(*, channels_last: bool) -> Collected:
-            explained.clear()
-            return collect(
-                model,
-                images,
-                cast("Mapping[str, nn.Module]", self._points(inputs)),
-                score,
-                self._method,
-                output,
-                shortcuts=self._shortcuts,
-                channels_last=channels_last,
+        image = image_of(images)
+        check_images(self.model, image)
+        explained, score = scoring_of(targets)
+        spread = None
+        if augment is None:
+            collected = self._explain(images, score, self._method)
+        elif not isinstance(images, Tensor):
+            raise ModelError(
+                "augment= turns images, and does not know which other inputs turn with them: give "
+                "the images alone."
             )
+        else:
+            collected, spread = explain_views(
+                lambda view, back: self._explain(view, score, self._method, back), images, augment
+            )
+        check_existing(explained, collected.defined)
+        return CAMResult(collected.logits, tuple(explained), collected.maps, self.method, spread)
 
-        def explain_as_taken() -> Collected:
-            channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
-            try:
-                return explain(channels_last=channels_last)
-            except RuntimeError as error:
-                if not channels_last or _VIEW_REFUSED not in str(error):
-                    raise
-                self._takes_channels_last = False
-                return explain(channels_last=False)
+    def tiled(
+        self,
+        image: Tensor,
+        tile: int | Sequence[int],
+        overlap: int | Sequence[int],
+        *,
+        batch: int = 1,
+        targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> CAMResult:
+        """Explain an image or volume that doesn't fit, tile by tile.
 
-        collected = self._clearly(inputs, explain_as_taken)
+        The logits are those of the tiles, blended by a Gaussian, and what is explained is the
+        network that gives them: see :func:`unetcam.tiled.explain_tiles`. Where the network sees no
+        further than a quarter of the overlap, logits and maps are those of the whole image, up to
+        rounding. The tiles take turns on the model's device; logits and maps of the whole image
+        stay on the image's, which may be another. Methods that are not linear in the gradient, so
+        other than gradcam and hirescam, hold the whole layers' channels there as well.
+
+        Parameters
+        ----------
+        image : Tensor
+            (1, C, *spatial) or (C, H, W), floating point, on any device.
+        tile, overlap : int or sequence of int
+            Pixels, for all axes alike or for each. They and the image's sides should be multiples
+            of the network's stride, so that the tiles' maps line up.
+        batch : int
+            Tiles in one pass.
+        targets : Target, callable or sequence of them, optional
+            As for a call; masks and pixels are those of the whole image.
+        progress : callable, optional
+            Is told how many tiles of how many are done, as two integers; there are two or more
+            walks over the tiles.
+
+        Returns
+        -------
+        CAMResult
+            Of one image.
+
+        Raises
+        ------
+        DataError
+            For tiles that can't be cut.
+        LayerError, ModelError
+            Where the tiles' maps or logits don't line up, as those of unpadded convolutions.
+        UnetcamError
+            For a method that is not made of one gradient.
+
+        Examples
+        --------
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+        >>> cam, image = UNetCAM(model, ["1"]), torch.rand(1, 1, 40, 64)
+        >>> result = cam.tiled(image, tile=16, overlap=8)
+        >>> torch.allclose(result["1"], cam(image)["1"], rtol=1e-5, atol=1e-8)
+        True
+        """
+        # What reads images comes with it, and an explanation without tiles need not wait for that.
+        from unetcam.data.tiling import Tiles
+        from unetcam.tiled import explain_tiles
+
+        device = next((parameter.device for parameter in self.model.parameters()), None)
+        tiles = Tiles.cut(image, tile, overlap, batch, device, progress)
+        check_images(self.model, tiles.take([0]))
+        explained, score = scoring_of(targets)
+        collected = explain_tiles(self._explain, self._method, tiles, score)
         check_existing(explained, collected.defined)
         return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
+
+    def explain_errors(
+        self,
+        images: Tensor,
+        truth: Tensor | ArrayLike,
+        *,
+        on: Scale = "logits",
+        head: Head = "softmax",
+    ) -> Mistakes:
+        """What speaks for each class where it is missed, and where it is made up.
+
+        One forward, and one backward for each class and kind of mistake that some image has.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, C, *spatial), as for a call.
+        truth : array_like or Tensor
+            Class indices, (*spatial) or (B, *spatial), of the logits' size; -1 where a pixel is
+            to be ignored. With ``head="sigmoid"`` and several channels 1 and 0 for each class,
+            (C, *spatial) or (B, C, *spatial).
+        on, head
+            See :class:`~unetcam.targets.RegionScore`.
+
+        Returns
+        -------
+        Mistakes
+            The maps of what is missed and of what is made up, each (B, classes, *layer_spatial)
+            by layer and NaN where there is no such pixel, with the numbers of pixels.
+
+        Raises
+        ------
+        LayerError, ModelError, NumericalError, TargetError
+            As a call does.
+
+        Examples
+        --------
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+        >>> truth = torch.zeros(8, 8, dtype=torch.long)
+        >>> found = UNetCAM(model, ["0"]).explain_errors(torch.rand(2, 1, 8, 8), truth)
+        >>> found.missed["0"].shape, found.missed_pixels.sum() == found.made_up_pixels.sum()
+        (torch.Size([2, 3, 8, 8]), tensor(True))
+        """
+        return explain_errors(lambda choice: self(images, choice), truth, on=on, head=head)
 
     def field(
         self,
@@ -224,8 +338,7 @@ class UNetCAM:
         layer : str, optional
             One of :attr:`layers`; the last, finest one by default.
         memory_budget : int or float, optional
-            Bytes for the tensors of a chunk of channels, or a share of what is free on the
-            device; half of that on a GPU and 1 GiB elsewhere by default.
+            For this field alone, in place of the one given to :class:`UNetCAM`.
 
         Raises
         ------
@@ -241,7 +354,7 @@ class UNetCAM:
                 "method='gradcam', or cam(...)."
             )
         images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image_of(image)
-        self._check_images(images)
+        check_images(self.model, images)
         if len(images) != 1:
             raise ModelError(
                 f"A field belongs to one image, and {len(images)} were given: call it for each."
@@ -253,6 +366,7 @@ class UNetCAM:
             raise LayerError(
                 f"A field is of a whole layer that runs once, and '{name}' is none: use cam(...)."
             )
+        budget = self._memory_budget if memory_budget is None else memory_budget
         shifts = self._clearly(
             images,
             lambda: shift_derivatives(
@@ -261,10 +375,49 @@ class UNetCAM:
                 name,
                 self.model.get_submodule(address.module),
                 lambda returned: self._logits(returned, images),
-                memory=memory_bytes(memory_budget, images.device),
+                memory=memory_bytes(budget, images.device),
             ),
         )
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
+
+    def _explain(
+        self,
+        inputs: Inputs,
+        score: Scoring,
+        method: Method,
+        back: Callable[[Tensor], Tensor] = lambda logits: logits,
+    ) -> Collected:
+        """Explain images by a method, whose logits are brought back before they are scored."""
+        images = image_of(inputs)
+        model = bound(self.model, detached(inputs))
+
+        def output(returned: Any) -> Tensor:
+            return back(self._logits(returned, images))
+
+        def explain(*, channels_last: bool) -> Collected:
+            run = Run(
+                model,
+                images,
+                self._points(inputs),
+                score,
+                output,
+                shortcuts=self._shortcuts,
+                channels_last=channels_last,
+                memory_budget=self._memory_budget,
+            )
+            return method.explain(run)
+
+        def explain_as_taken() -> Collected:
+            channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
+            try:
+                return explain(channels_last=channels_last)
+            except RuntimeError as error:
+                if not channels_last or _VIEW_REFUSED not in str(error):
+                    raise
+                self._takes_channels_last = False
+                return explain(channels_last=False)
+
+        return self._clearly(inputs, explain_as_taken)
 
     def _points(self, inputs: Inputs) -> Mapping[str, Point]:
         if self._seen is None or not self._seen.fits(inputs):
@@ -294,26 +447,3 @@ class UNetCAM:
                 f"of shape {tuple(images.shape)}: return the logits."
             )
         return logits
-
-    def _check_images(self, images: Tensor) -> None:
-        if images.ndim not in (4, 5) or 0 in images.shape or not images.is_floating_point():
-            raise ModelError(
-                f"Images must be floating point of shape (B, C, H, W) or (B, C, D, H, W), and "
-                f"these are {images.dtype} of shape {tuple(images.shape)}: add the missing "
-                "dimension with images[None], or convert with images.float()."
-            )
-        parameter = next(self.model.parameters(), None)
-        if parameter is not None and parameter.device != images.device:
-            raise ModelError(
-                f"The images are on {images.device}, but the model is on {parameter.device}: "
-                f"move them with images.to('{parameter.device}')."
-            )
-        if (
-            parameter is not None
-            and parameter.dtype != images.dtype
-            and not torch.is_autocast_enabled(images.device.type)
-        ):
-            raise ModelError(
-                f"The images are {images.dtype}, but the model is {parameter.dtype}: convert them "
-                f"with images.to({parameter.dtype})."
-            )

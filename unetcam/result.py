@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -32,6 +32,9 @@ class CAMResult:
         in the image. A map of zeros only has no positive evidence: see :attr:`empty`.
     method : str
         The method's name.
+    spread : Mapping of str to Tensor, optional
+        With ``augment=``, of the maps' shape: the standard deviation of the maps over the views,
+        of which they are the mean. It is resized and scaled along with them.
 
     Examples
     --------
@@ -49,6 +52,7 @@ class CAMResult:
     targets: tuple[Target, ...]
     maps: Mapping[str, Tensor]
     method: str
+    spread: Mapping[str, Tensor] | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -82,14 +86,7 @@ class CAMResult:
             Maps of (B, T, *size): bilinear in 2-D and trilinear in 3-D, ``align_corners=False``.
         """
         target = tuple(self.logits.shape[2:] if size is None else size)
-        mode = "bilinear" if len(target) == 2 else "trilinear"
-        maps = {
-            name: maps
-            if tuple(maps.shape[2:]) == target
-            else F.interpolate(maps, size=target, mode=mode, align_corners=False)
-            for name, maps in self.maps.items()
-        }
-        return replace(self, maps=maps)
+        return self._each(lambda name, maps: _resized(maps, target))
 
     def scaled(self, by: Sharing = "map") -> CAMResult:
         """The same result with its maps divided by an exact maximum, to [0, 1].
@@ -116,9 +113,23 @@ class CAMResult:
         if by == "image":
             shared = torch.stack(list(peaks.values())).amax(dim=0)
             peaks = dict.fromkeys(peaks, shared)
+        return self._each(lambda name, maps: _divided(maps, peaks[name]))
+
+    def _each(self, change: Callable[[str, Tensor], Tensor]) -> CAMResult:
+        """The same result with the maps of every layer, and their spread, changed."""
+        maps = {name: change(name, one) for name, one in self.maps.items()}
+        if self.spread is None:
+            return replace(self, maps=maps)
         return replace(
-            self, maps={name: _divided(maps, peaks[name]) for name, maps in self.maps.items()}
+            self, maps=maps, spread={name: change(name, one) for name, one in self.spread.items()}
         )
+
+
+def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    if tuple(maps.shape[2:]) == size:
+        return maps
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return F.interpolate(maps, size=size, mode=mode, align_corners=False)
 
 
 def _divided(maps: Tensor, peak: Tensor) -> Tensor:

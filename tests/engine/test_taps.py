@@ -72,16 +72,21 @@ class Counted(nn.Module):
         self.backwards += 1
 
 
-def test_one_forward_and_one_tail_backward_per_target_and_not_a_step_further() -> None:
+@pytest.mark.parametrize(("side", "backwards"), [(300, 5), (16, 1)])
+def test_one_forward_and_at_most_one_tail_backward_per_target_and_not_a_step_further(
+    side: int, backwards: int
+) -> None:
+    """Where images are small, targets share a backward."""
     before, between, behind = Counted(), Counted(), Counted()
     conv = lambda: nn.Conv2d(4, 4, 3, padding=1)  # noqa: E731
     model = nn.Sequential(
-        nn.Conv2d(1, 4, 1), before, conv(), between, conv(), behind, nn.Conv2d(4, 5, 1)
+        nn.Conv2d(1, 4, 1), before, conv(), between, conv(), behind, nn.Conv2d(4, 5, 3)
     )
-    UNetCAM(model, ["4", "2"])(IMAGES, [ClassScore(c) for c in range(5)])
+    images = torch.rand(1, 1, side, side)
+    UNetCAM(model, ["4", "2"])(images, [ClassScore(c) for c in range(5)])
     assert [c.forwards for c in (before, between, behind)] == [1, 1, 1]
     assert [c.graph for c in (before, between, behind)] == [False, True, True]
-    assert [c.backwards for c in (before, between, behind)] == [0, 5, 5]
+    assert [c.backwards for c in (before, between, behind)] == [0, backwards, backwards]
 
 
 def test_maps_are_paired_by_name_whatever_order_the_layers_are_given_in() -> None:

@@ -312,3 +312,25 @@ def test_nothing_is_left_behind_when_an_exception_flies() -> None:
         cam(IMAGES)
     assert_same(before, state_of(model))
     assert len(torch.overrides._get_current_function_mode_stack()) == 0
+
+
+class Cube(nn.Module):
+    """Its layer gives as many channels as rows, so that its shape does not tell what it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 3, 1)
+        self.runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        return self.head(self.layer(x).relu())
+
+
+def test_what_a_module_gives_is_seen_once_whoever_asks() -> None:
+    model, images = seeded(Cube()).double(), IMAGES[:, :, :16, :16]
+    first = UNetCAM(model, ["layer"])(images)["layer"]
+    assert model.runs == 3  # the one that could not tell, the traced one, and the explained one
+    second = UNetCAM(model, ["layer"])(images)["layer"]
+    assert model.runs == 4
+    assert torch.equal(first, second)

@@ -1,6 +1,7 @@
 """Hooks, state and gradients: the only room that touches autograd."""
 
-from unetcam.engine.gradients import Collected, collect
+from unetcam.engine.gradients import collect
+from unetcam.engine.run import Collected, Run
 from unetcam.engine.state import preserved
 
-__all__ = ["Collected", "collect", "preserved"]
+__all__ = ["Collected", "Run", "collect", "preserved"]

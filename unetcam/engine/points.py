@@ -50,3 +50,8 @@ class Point:
     layout: Layout | None = None
     entry: Entry | None = None
     size: tuple[int, ...] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the output of a module that runs once, as the module gave it."""
+        return self.run is None and self.layout is None and self.entry is None

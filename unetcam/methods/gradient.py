@@ -7,13 +7,44 @@ what the formula gives.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor
 
+from unetcam.engine import Collected, Run, collect
 from unetcam.methods.registry import Method, register
 
 
-class _ChannelWeighted(Method):
+class GradientMethod(Method):
+    """A method that turns one layer's activation and gradients into its maps, in two steps.
+
+    `reduce` condenses one target's gradient as it arrives in the backward, `combine` makes the
+    maps of all targets.
+    """
+
+    #: Whether `reduce` asks for no more of a gradient than each channel's spatial mean.
+    needs_mean_only: ClassVar[bool] = False
+
+    #: What the statistics of an image's tiles make for the whole image: their mean where they are
+    #: one spatial mean per channel, their sum where they are maps before the ReLU; None for a
+    #: method that is not linear in the gradient.
+    over_tiles: ClassVar[Literal["mean", "sum"] | None] = None
+
+    @abstractmethod
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """Condense a gradient, (B, K, *spatial) as the activation, to what the map needs."""
+
+    @abstractmethod
+    def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
+        """The raw maps (B, T, *spatial) of T targets, from their statistics (B, T, ...)."""
+
+    def explain(self, run: Run) -> Collected:
+        return collect(run, self)
+
+
+class _ChannelWeighted(GradientMethod):
     """A map that is a weighted sum of the activation's channels."""
 
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
@@ -21,11 +52,11 @@ class _ChannelWeighted(Method):
         return sums.view(*statistics.shape[:2], *activation.shape[2:]).relu_()
 
 
-class _ElementWeighted(Method):
-    """A map that is finished as soon as its gradient is there."""
+class _ElementWeighted(GradientMethod):
+    """A map that is there, but for the ReLU, as soon as its gradient is."""
 
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
-        return statistics
+        return statistics.relu()
 
 
 @register
@@ -52,6 +83,7 @@ class GradCAM(_ChannelWeighted):
     )
     when = "The default: which features speak for the class, with one weight for each."
     needs_mean_only = True
+    over_tiles = "mean"
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return gradient.flatten(2).mean(dim=2)
@@ -90,8 +122,8 @@ class HiResCAM(_ElementWeighted):
     --------
     >>> activation = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])
     >>> gradient = torch.tensor([[[[2.0, 0.0]], [[-1.0, 1.0]]]])
-    >>> HiResCAM().reduce(activation, gradient)  # relu(1*2 - 3*1), relu(2*0 + 0*1)
-    tensor([[[0., 0.]]])
+    >>> HiResCAM().reduce(activation, gradient)  # 1*2 - 3*1, 2*0 + 0*1; the ReLU comes later
+    tensor([[[-1.,  0.]]])
     """
 
     name = "hirescam"
@@ -99,9 +131,10 @@ class HiResCAM(_ElementWeighted):
     formula = "relu(sum_k G^k A^k)"
     paper = "Draelos and Carin, Use HiResCAM instead of Grad-CAM, 2020, equation 4"
     when = "Where exactly the evidence lies: no averaging moves it, as Grad-CAM's can."
+    over_tiles = "sum"
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return (activation * gradient).sum(dim=1).relu_()
+        return (activation * gradient).sum(dim=1)
 
 
 @register
@@ -123,4 +156,4 @@ class LayerCAM(_ElementWeighted):
     when = "Fine layers: keeps what speaks for the class, drops what speaks against it."
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return (activation * gradient.clamp(min=0)).sum(dim=1).relu_()
+        return (activation * gradient.clamp(min=0)).sum(dim=1)

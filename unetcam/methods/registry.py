@@ -6,33 +6,22 @@ import difflib
 from abc import ABC, abstractmethod
 from typing import ClassVar, TypeVar
 
-from torch import Tensor
-
+from unetcam.engine import Collected, Run
 from unetcam.errors import UnetcamError
 
 
 class Method(ABC):
-    """How one layer's activation and gradients become its maps.
-
-    A subclass states where it comes from, and computes in two steps: `reduce` condenses one
-    target's gradient as it arrives in the backward, `combine` makes the maps of all targets.
-    """
+    """How a network's maps are made; a subclass states where it comes from."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     formula: ClassVar[str]
     paper: ClassVar[str]
     when: ClassVar[str]
-    #: Whether `reduce` asks for no more of a gradient than each channel's spatial mean.
-    needs_mean_only: ClassVar[bool] = False
 
     @abstractmethod
-    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """Condense a gradient, (B, K, *spatial) as the activation, to what the map needs."""
-
-    @abstractmethod
-    def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
-        """The raw maps (B, T, *spatial) of T targets, from their statistics (B, T, ...)."""
+    def explain(self, run: Run) -> Collected:
+        """The raw maps of all layers and targets of a run."""
 
 
 _METHODS: dict[str, Method] = {}

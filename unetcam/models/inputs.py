@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -100,6 +101,31 @@ def detached(inputs: Inputs) -> Inputs:
         return tensor.clone() if tensor.is_inference() else tensor.detach()
 
     return changed(inputs, plain)
+
+
+def check_images(model: nn.Module, images: Tensor) -> None:
+    """Raise :class:`~unetcam.errors.ModelError` for images that the model can't be given."""
+    if images.ndim not in (4, 5) or 0 in images.shape or not images.is_floating_point():
+        raise ModelError(
+            f"Images must be floating point of shape (B, C, H, W) or (B, C, D, H, W), and "
+            f"these are {images.dtype} of shape {tuple(images.shape)}: add the missing "
+            "dimension with images[None], or convert with images.float()."
+        )
+    parameter = next(model.parameters(), None)
+    if parameter is not None and parameter.device != images.device:
+        raise ModelError(
+            f"The images are on {images.device}, but the model is on {parameter.device}: "
+            f"move them with images.to('{parameter.device}')."
+        )
+    if (
+        parameter is not None
+        and parameter.dtype != images.dtype
+        and not torch.is_autocast_enabled(images.device.type)
+    ):
+        raise ModelError(
+            f"The images are {images.dtype}, but the model is {parameter.dtype}: convert them "
+            f"with images.to({parameter.dtype})."
+        )
 
 
 def _tensors(inputs: Any) -> list[Tensor]:

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakSet
 
 from torch import nn
 
@@ -18,6 +19,9 @@ from unetcam.models.topology import table_of
 from unetcam.models.tracing import Call, Trace, trace
 
 _WRAPPERS = ("module.", "_orig_mod.")
+#: Modules that a traced run has shown to give maps, which is a matter of their code: a later
+#: UNetCAM need not run the model to be told again.
+_GIVING_MAPS: WeakSet[nn.Module] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,10 @@ def presumed(model: nn.Module, wanted: Sequence[Address], inputs: Inputs) -> See
     if any(address.run is not None or address.part for address in wanted):
         return None
     size = tuple(image_of(inputs).shape[2:])
+    modules = {address.name: model.get_submodule(address.module) for address in wanted}
     points = {
-        address.name: Point(model.get_submodule(address.module), size=size) for address in wanted
+        name: Point(module, size=None if module in _GIVING_MAPS else size)
+        for name, module in modules.items()
     }
     return Seen(points, None, size)
 
@@ -213,4 +219,6 @@ def _given(model: nn.Module, address: Address, runs: Sequence[Call], run: Trace)
             "which the pixels are not in the order of a map: choose a layer before or behind it, "
             "where it is put together again (find_layers lists them)."
         )
+    if is_map and node.layout is not None:
+        _GIVING_MAPS.add(point.module)
     return point if is_map else replace(point, layout=node.layout)

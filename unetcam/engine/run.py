@@ -1,0 +1,78 @@
+"""What is asked of a network, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from unetcam.engine.points import Point
+
+
+class Scored(Protocol):
+    """One score per image and whether it exists: see :class:`unetcam.targets.Score`."""
+
+    @property
+    def value(self) -> Tensor: ...
+    @property
+    def defined(self) -> Tensor: ...
+    @property
+    def channel(self) -> int | None: ...
+    @property
+    def everywhere(self) -> bool: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A network on a batch of images, to be explained at some layers for some targets.
+
+    Attributes
+    ----------
+    model : nn.Module
+        Left exactly as found, also when an exception flies.
+    images : Tensor
+        (B, C, *spatial), finite, on the model's device.
+    layers : Mapping of str to Point
+    score : callable
+        Gives the targets' scores from the logits, in the targets' order.
+    output : callable
+        Picks the logits (B, C, *spatial) from whatever the model returns.
+    shortcuts : bool
+        Whether a backward leaves out what no map needs; the maps are the same up to rounding.
+    channels_last : bool
+        Whether the images are handed on with their channels last in memory, which makes
+        convolutions faster on a CPU. A model that calls ``view`` on its maps may not take it.
+    memory_budget : int or float, optional
+        Bytes, or a share of what is free: bounds what is done at once, and the maps.
+    """
+
+    model: nn.Module
+    images: Tensor
+    layers: Mapping[str, Point]
+    score: Callable[[Tensor], Sequence[Scored]]
+    output: Callable[[Any], Tensor]
+    shortcuts: bool = True
+    channels_last: bool = False
+    memory_budget: int | float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """What a method made of a run.
+
+    Attributes
+    ----------
+    logits : Tensor
+        (B, C, *spatial), detached.
+    maps : dict of str to Tensor
+        (B, T, *layer_spatial) each, float32 (float64 for a float64 network), raw; NaN where the
+        target does not exist in the image.
+    defined : Tensor
+        (B, T) bool: whether the target exists in the image.
+    """
+
+    logits: Tensor
+    maps: dict[str, Tensor]
+    defined: Tensor
