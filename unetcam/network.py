@@ -90,6 +90,8 @@ class Network:
         score: Scoring,
         method: Method,
         back: Callable[[Tensor], Tensor] = lambda logits: logits,
+        *,
+        create_graph: bool = False,
     ) -> Collected:
         """Explain images by a method, whose logits are brought back before they are scored."""
         images = image_of(inputs)
@@ -108,6 +110,7 @@ class Network:
                 shortcuts=self._shortcuts,
                 channels_last=channels_last,
                 memory_budget=self._memory_budget,
+                create_graph=create_graph,
             )
             return method.explain(run)
 
