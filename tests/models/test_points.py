@@ -295,6 +295,69 @@ def test_a_part_that_is_not_there_names_those_that_are() -> None:
         UNetCAM(model, ["inc:path"])(IMAGES)
 
 
+class Fickle(Concatenated):
+    """What it joins with first depends on a switch."""
+
+    turned = False
+
+    def join(self, skip: Tensor, path: Tensor) -> Tensor:
+        both = (skip, path) if self.turned else (path, skip)
+        return self.dec(torch.cat(both, dim=1))
+
+
+def test_a_forward_that_takes_another_course_is_noticed() -> None:
+    model = Fickle().double()
+    cam = UNetCAM(model, ["dec:skip"], example=IMAGES)
+    model.turned = True
+    with pytest.raises(LayerError, match=r"took another course .* 'dec:skip' can't be told"):
+        cam(IMAGES)
+
+
+class Attentive(nn.Module):
+    """torch's own attention, which it runs in one piece while nothing requires a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.up = nn.Conv2d(1, 8, 2, stride=2), nn.ConvTranspose2d(8, 8, 2, stride=2)
+        self.deep, self.mix = (
+            nn.Conv2d(8, 8, 2, stride=2),
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+        )
+        self.dec, self.out = nn.Conv2d(8, 4, 1), nn.ConvTranspose2d(4, 2, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = self.enc(x)
+        deep = self.deep(skip)
+        tokens = self.mix(deep.flatten(2).mT)
+        return self.out(self.dec(skip + self.up(tokens.mT.view(deep.shape))))
+
+
+def test_parts_behind_torchs_own_attention_and_layers_in_it() -> None:
+    model = seeded(Attentive()).double()
+    kept: dict[str, Tensor] = {}
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda module, args, out, name=name: kept.update({name: out})
+        )
+        for name in ("enc", "up", "mix", "mix.linear1")
+    ]
+    logits = model(IMAGES)
+    for handle in handles:
+        handle.remove()
+    names = ["dec:skip", "dec:path", "mix", "mix.linear1"]
+    assert find_layers(model, IMAGES).decoder == ("dec",)
+    result = explain(model, names, "hirescam")
+
+    def as_map(tensor: Tensor) -> Tensor:
+        return tensor if tensor.ndim == 4 else tensor.mT.unflatten(2, (4, 6))
+
+    up = gradient_of(logits, kept["up"])
+    for name, source in zip(names, ("enc", "up", "mix", "mix.linear1"), strict=True):
+        gradient = up if name == "dec:skip" else gradient_of(logits, kept[source])
+        expected = by_hand(as_map(kept[source]), as_map(gradient), "hirescam")
+        torch.testing.assert_close(result[name][:, 0], expected, rtol=1e-9, atol=1e-12)
+
+
 class Stumbling(Concatenated):
     stumbles = False
 
