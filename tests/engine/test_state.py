@@ -60,7 +60,6 @@ def state_of(model: nn.Module) -> dict[str, Any]:
         "dtype": torch.get_default_dtype(),
         "benchmark": torch.backends.cudnn.benchmark,
         "precision": torch.get_float32_matmul_precision(),
-        "fused attention": torch.backends.mha.get_fastpath_enabled(),
     }
 
 

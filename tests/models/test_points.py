@@ -355,7 +355,9 @@ def test_parts_behind_torchs_own_attention_and_layers_in_it() -> None:
     for name, source in zip(names, ("enc", "up", "mix", "mix.linear1"), strict=True):
         gradient = up if name == "dec:skip" else gradient_of(logits, kept[source])
         expected = by_hand(as_map(kept[source]), as_map(gradient), "hirescam")
-        torch.testing.assert_close(result[name][:, 0], expected, rtol=1e-9, atol=1e-12)
+        alone = explain(model, [name], "hirescam", shortcuts=False)
+        for found in (result, alone):
+            torch.testing.assert_close(found[name][:, 0], expected, rtol=1e-9, atol=1e-12)
 
 
 class Stumbling(Concatenated):

@@ -43,9 +43,6 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 if parameter.requires_grad:
                     parameter.requires_grad_(False)
             _uncompile(model)
-            # Attention in one piece calls no hooks of its parts, and is taken only while nothing
-            # requires a gradient: a traced run and an explained one would differ.
-            torch.backends.mha.set_fastpath_enabled(False)
             yield
     finally:
         for undo in reversed(restore):
@@ -145,9 +142,7 @@ def _save_flags() -> list[Callable[[], None]]:
         return lambda: setattr(owner, name, found)
 
     dtype, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
-    fused = torch.backends.mha.get_fastpath_enabled()
     return [
-        lambda: torch.backends.mha.set_fastpath_enabled(fused),
         attribute(torch.backends.cudnn, "benchmark"),
         attribute(torch.backends.cudnn, "deterministic"),
         lambda: torch.set_default_dtype(dtype),
