@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from tests.engine.test_state import assert_same, state_of
 from tests.models.zoo import ZOO
@@ -293,6 +294,65 @@ def test_a_part_that_is_not_there_names_those_that_are() -> None:
         UNetCAM(model, ["up4:skip2"])(IMAGES)
     with pytest.raises(LayerError, match="'inc' has no part 'path': no skip was seen"):
         UNetCAM(model, ["inc:path"])(IMAGES)
+
+
+class Checkpointed(nn.Module):
+    """Its upsampling steps are run again in the backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = UNet(1, 3)
+        self.checkpoints = True
+
+    def up(self, name: str, deep: Tensor, skip: Tensor) -> Tensor:
+        module = self.net.get_submodule(name)
+        if not self.checkpoints:
+            return module(deep, skip)
+        return checkpoint(module, deep, skip, use_reentrant=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, n = self.net.inc(x), self.net
+        b = n.down1(a)
+        c = n.down2(b)
+        d = n.down3(c)
+        x = self.up("up1", n.down4(d), d)
+        for name, skip in (("up2", c), ("up3", b), ("up4", a)):
+            x = self.up(name, x, skip)
+        return n.outc(x)
+
+
+@EVERY_WAY
+def test_parts_in_a_gradient_checkpoint(method: str, shortcuts: bool) -> None:
+    model = seeded(Checkpointed()).double()
+    for names in (["net.up2:skip", "net.up4:path"], ["net.up4:skip", "net.up3"]):
+        model.checkpoints = False
+        expected = explain(model, names, method, shortcuts=shortcuts)
+        model.checkpoints = True
+        found = explain(model, names, method, shortcuts=shortcuts)
+        for name in names:
+            assert expected[name].any()
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-12)
+
+
+class CheckpointedRuns(Recurrent):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for _ in range(3):
+            x = checkpoint(self.conv, torch.tanh(x), use_reentrant=False)
+        return self.out(x)
+
+
+def test_runs_in_a_checkpoint_are_told_apart_or_refused() -> None:
+    model = seeded(CheckpointedRuns()).double()
+    plain = seeded(Recurrent()).double()
+    for name in ("conv#2", "conv#3"):
+        expected = explain(plain, [name], "hirescam")[name]
+        torch.testing.assert_close(explain(model, [name], "hirescam")[name], expected)
+    with (
+        set_checkpoint_early_stop(False),
+        pytest.raises(LayerError, match="turn the checkpointing off"),
+    ):
+        UNetCAM(model, ["conv#2"])(IMAGES)
 
 
 class Fickle(Concatenated):

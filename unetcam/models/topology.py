@@ -85,9 +85,9 @@ class _Topology:
         self.output, self.logits = self._chosen(run.heads)
         self.maker, features = self._head(self.logits)
         self.way, self.blocks = self.ways.to(features)
-        runs = Counter(call.name for call in self.calls)
+        self.runs = Counter(call.name for call in self.calls)
         self.layers = [
-            call for call in self.calls if call.name and call.single and runs[call.name] == 1
+            call for call in self.calls if call.name and call.single and self.runs[call.name] == 1
         ]
 
     # -- the head ----------------------------------------------------------------------------
@@ -232,7 +232,8 @@ class _Topology:
             return None
         position = node.site.positions[node.inputs.index(given)]
         entry = Entry(node.op, node.site.count, position, source.channels)
-        return Part(node.site.module, node.site.run, entry, source.layout)
+        run = node.site.run if self.runs[node.site.module] > 1 else None
+        return Part(node.site.module, run, entry, source.layout)
 
     def _source(self, node: int, layer: Call) -> str:
         """The outermost module outside `layer` that gave a node, or the nearest before it."""
