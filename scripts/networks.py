@@ -55,9 +55,9 @@ plain autograd in float64.
 ```python
 from unetcam import find_layers
 
-table = find_layers(model, images)   # name, stage, stride, channels, size, skips, parts
-print(table)                         # as a table
-print(table.drawn())                 # as below
+table = find_layers(model, images)  # name, stage, stride, channels, size, skips, parts
+print(table)  # as a table
+print(table.drawn())  # as below
 ```
 
 ## How to read the drawings

@@ -14,10 +14,11 @@ from tests.networks import seeded
 from unetcam import UNetCAM, find_layers
 
 SLOW = {
-    "torchvision fcn_resnet50",
-    "torchvision deeplabv3_resnet50",
+    "MONAI MedNeXt, deep, 3-D",
     "MONAI SwinUNETR, 3-D",
     "MONAI VNet, 3-D",
+    "torchvision deeplabv3_resnet50",
+    "torchvision fcn_resnet50",
 }
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in sorted(ZOO)

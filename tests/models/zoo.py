@@ -138,6 +138,21 @@ add_both(
     "MONAI SegResNet", 16, "up_layers.0 up_layers.1 up_layers.2", "4 2 1",
     lambda dims: monai.SegResNet(dims, 8, 1, 3),
 )  # fmt: skip
+add_both(
+    "MONAI SegResNetDS", 16, "up_layers.0.blocks up_layers.1.blocks", "2 1",
+    lambda dims: monai.SegResNetDS(dims, 8, 1, 3, blocks_down=(1, 1, 1), dsdepth=2),
+)  # fmt: skip
+add_both(
+    "MONAI MedNeXt, deep", 32, "dec_stages.0 dec_stages.1 dec_stages.2 dec_stages.3", "8 4 2 1",
+    lambda dims: monai.MedNeXt(
+        dims, 4, 1, 3, blocks_down=(1,) * 4, blocks_bottleneck=1, blocks_up=(1,) * 4,
+        deep_supervision=True,
+    ),
+)  # fmt: skip
+add(
+    "MONAI FlexibleUNet", (3, 64, 64), " ".join(BLOCKS), "16 8 4 2 1",
+    lambda: monai.FlexibleUNet(3, 3, "resnet18"),
+)  # fmt: skip
 add(
     "MONAI VNet, 2-D", (1, 32, 32), "up_tr256 up_tr128 up_tr64 up_tr32", "8 4 2 1",
     lambda: monai.VNet(2, 1, 3),
@@ -180,6 +195,16 @@ for kind in (nnunet.PlainConvUNet, nnunet.ResidualEncoderUNet):
             "decoder.stages.0 decoder.stages.1 decoder.stages.2", "4 2 1",
             functools.partial(nnunet_network, kind, deep),
         )  # fmt: skip
+
+add(
+    "nnU-Net PlainConvUNet, slices apart", (1, 8, 32, 32),
+    "decoder.stages.0 decoder.stages.1 decoder.stages.2", "4 2 1",
+    lambda: nnunet.PlainConvUNet(
+        1, 4, [4, 8, 16, 16], nn.Conv3d, [[1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
+        [[1, 1, 1], [1, 2, 2], [2, 2, 2], [1, 2, 2]], 2, 3, 1, norm_op=nn.InstanceNorm3d,
+        nonlin=nn.LeakyReLU,
+    ),
+)  # fmt: skip
 
 # -- torchvision -----------------------------------------------------------------------------
 
@@ -243,6 +268,19 @@ add(
     lambda: upernet(
         transformers.SwinConfig(
             embed_dim=8, depths=[1] * 4, num_heads=[1, 2, 2, 4], window_size=4, out_features=STAGES
+        )
+    ),
+)  # fmt: skip
+add(
+    "transformers DPT", (3, 64, 64),
+    "neck.convs.3 neck.fusion_stage.layers.0 neck.fusion_stage.layers.1 "
+    "neck.fusion_stage.layers.2 head.head.2",
+    "32 16 8 4 2",
+    lambda: transformers.DPTForSemanticSegmentation(
+        transformers.DPTConfig(
+            num_labels=3, hidden_size=24, num_hidden_layers=4, num_attention_heads=3,
+            intermediate_size=48, image_size=64, patch_size=16, is_hybrid=False,
+            backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8] * 4, fusion_hidden_size=16,
         )
     ),
 )  # fmt: skip

@@ -22,11 +22,14 @@ class Entry:
         How many calls of it in the module's run come before this one.
     position : int
         The tensor's place among the tensors that it is given.
+    channels : int
+        The tensor's channels, by which a forward that took another course is known.
     """
 
     op: str
     count: int
     position: int
+    channels: int
 
 
 @dataclass(frozen=True)

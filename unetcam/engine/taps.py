@@ -140,7 +140,7 @@ class Taps:
         def enter(module: nn.Module, args: Any) -> None:
             watch: TorchFunctionMode | None = None
             if runs.is_next(again=self._sealed):
-                watch = _Watch(entry, lambda x: self._tap(name, x, point.layout, inplace=False))
+                watch = _Watch(entry, lambda x: self._tap_entry(name, x, point, entry))
                 _push(watch)
             watches.append(watch)
 
@@ -151,6 +151,14 @@ class Taps:
 
         self._handles.append(point.module.register_forward_pre_hook(enter))
         self._handles.append(point.module.register_forward_hook(leave, always_call=True))
+
+    def _tap_entry(self, name: str, tensor: Tensor, point: Point, entry: Entry) -> Tensor:
+        if tensor.shape[1 if point.layout is None else point.layout.axis] != entry.channels:
+            raise LayerError(
+                f"The forward took another course than the traced one, so '{name}' can't be told: "
+                "explain the layer as a whole."
+            )
+        return self._tap(name, tensor, point.layout, inplace=False)
 
     def _tap(self, name: str, output: Any, layout: Layout | None, *, inplace: bool) -> Tensor:
         if self._sealed:
@@ -238,6 +246,8 @@ class _Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         leaves, structure = tree_flatten((args, kwargs))
         places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        if self._entry.position >= len(places):
+            return func(*args, **kwargs)
         place = places[self._entry.position]
         entered = leaves[place]
         leaves[place] = fresh = self._tap(entered)

@@ -52,14 +52,14 @@ class Part:
     ----------
     module : str
         The innermost module whose forward calls the operation; empty for the model itself.
-    run : int
-        Which of the module's runs that is, from zero.
+    run : int, optional
+        Which of the module's runs that is, from zero; None where it runs once.
     entry : Entry
     layout : Layout
     """
 
     module: str
-    run: int
+    run: int | None
     entry: Entry
     layout: Layout
 

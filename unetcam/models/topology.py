@@ -85,9 +85,9 @@ class _Topology:
         self.output, self.logits = self._chosen(run.heads)
         self.maker, features = self._head(self.logits)
         self.way, self.blocks = self.ways.to(features)
-        runs = Counter(call.name for call in self.calls)
+        self.runs = Counter(call.name for call in self.calls)
         self.layers = [
-            call for call in self.calls if call.name and call.single and runs[call.name] == 1
+            call for call in self.calls if call.name and call.single and self.runs[call.name] == 1
         ]
 
     # -- the head ----------------------------------------------------------------------------
@@ -227,13 +227,13 @@ class _Topology:
 
     def _part(self, at: int, given: int) -> Part | None:
         """The entry of a node into the operation that makes another; None where it is no map."""
-        node = self.nodes[at]
-        layout = self.nodes[given].layout
-        if node.site is None or layout is None:
+        node, source = self.nodes[at], self.nodes[given]
+        if node.site is None or source.layout is None:
             return None
         position = node.site.positions[node.inputs.index(given)]
-        entry = Entry(node.op, node.site.count, position)
-        return Part(node.site.module, node.site.run, entry, layout)
+        entry = Entry(node.op, node.site.count, position, source.channels)
+        run = node.site.run if self.runs[node.site.module] > 1 else None
+        return Part(node.site.module, run, entry, source.layout)
 
     def _source(self, node: int, layer: Call) -> str:
         """The outermost module outside `layer` that gave a node, or the nearest before it."""

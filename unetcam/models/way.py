@@ -90,10 +90,10 @@ class Ways:
         ]
 
     def is_gate(self, node: int) -> bool:
-        """Context and one-channel maps weigh features, they are none."""
+        """Context and one-channel maps weigh features, they are none; nor are empty ones."""
         if node == self._image:
             return False
-        return self.graph.context[node] or self._nodes[node].channels == 1
+        return self.graph.context[node] or self._nodes[node].channels <= 1
 
     # -- ranking -----------------------------------------------------------------------------
 
