@@ -271,6 +271,31 @@ def test_inside_inference_mode_and_from_training() -> None:
         torch.testing.assert_close(inside[layer], outside[layer])
 
 
+class TwoInputs(nn.Module):
+    """An image, a second map, and a number for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, image: Tensor, depth: Tensor, age: Tensor) -> Tensor:
+        depth = nn.functional.interpolate(depth, size=image.shape[2:])
+        seen = self.first(torch.cat([image, depth], dim=1))
+        return self.second((seen + age.view(-1, 1, 1, 1)).relu())
+
+
+def test_all_maps_that_a_model_is_given_are_turned() -> None:
+    cam = UNetCAM(seeded(TwoInputs()), ["first"])
+    depth, age = torch.rand(2, 1, 32, 48), torch.rand(2, 1)
+    result = cam((IMAGES, depth, age), Region(1, MASK), augment=A.VerticalFlip())
+    plain = cam((IMAGES, depth, age), Region(1, MASK))
+    turned = cam((IMAGES.flip(-2), depth.flip(-2), age), Region(1, MASK.flip(-2)))
+    expected = (plain["first"] + turned["first"].flip(-2)) / 2
+    torch.testing.assert_close(result["first"], expected)
+    with pytest.raises(DataError, match=r"and one has the size \(16, 24\): resize it"):
+        cam((IMAGES, depth[..., ::2, ::2], age), augment=A.VerticalFlip())
+
+
 def test_what_is_no_transform_is_refused() -> None:
     with pytest.raises(DataError, match="no inverse of function"):
         views(lambda image: image, (8, 8))

@@ -215,6 +215,34 @@ def test_the_size_of_the_batch_makes_no_difference() -> None:
         torch.testing.assert_close(one[layer], many[layer], rtol=1e-4, atol=1e-5)
 
 
+class Tokens(nn.Module):
+    """Patches as tokens (B, N, K), each seen alone, and one module that runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(1, 8, 4, stride=4)
+        self.mix = nn.Linear(8, 8)
+        self.out = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.patch(x)
+        tokens = self.mix(patches.flatten(2).transpose(1, 2)).relu()
+        tokens = self.mix(tokens)
+        grid = tokens.transpose(1, 2).view_as(patches)
+        return self.out(F.interpolate(grid, scale_factor=4))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tokens_and_single_runs_are_put_together_as_maps_are(method: str) -> None:
+    cam = UNetCAM(seeded(Tokens()).double(), ["mix#1", "mix#2"], method)
+    wanted = [ClassScore(1), Box(0, y=(30, 60), x=(4, 50))]
+    whole = cam(IMAGE.double(), wanted)
+    tiled = cam.tiled(IMAGE.double(), 32, 8, batch=3, targets=wanted)
+    for layer in cam.layers:
+        assert tiled[layer].shape == (1, 2, 18, 24)
+        torch.testing.assert_close(tiled[layer], whole[layer], rtol=1e-9, atol=1e-14)
+
+
 def test_layers_are_found_and_the_model_is_left_as_found() -> None:
     model = seeded(UNet(1, 3)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

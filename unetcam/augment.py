@@ -15,9 +15,10 @@ from torch import Tensor
 
 from unetcam.engine import Collected
 from unetcam.errors import DataError
+from unetcam.models.inputs import Inputs, changed, image_of
 
 #: Explains images whose logits are brought back by a function.
-Explain = Callable[[Tensor, Callable[[Tensor], Tensor]], Collected]
+Explain = Callable[[Inputs, Callable[[Tensor], Tensor]], Collected]
 Size = tuple[int, ...]
 
 
@@ -189,7 +190,7 @@ _TURNS: dict[str, list[_Turn]] = {
 
 
 def explain_views(
-    explain: Explain, images: Tensor, augment: Any
+    explain: Explain, inputs: Inputs, augment: Any
 ) -> tuple[Collected, dict[str, Tensor]]:
     """Explain all views of images, bring the maps back, and average them raw.
 
@@ -200,8 +201,8 @@ def explain_views(
     Parameters
     ----------
     explain : callable
-    images : Tensor
-        (B, C, *spatial).
+    inputs : Tensor, tuple or dict
+        Images (B, C, *spatial), or a model's inputs; all maps among them are turned alike.
     augment : transform or sequence of transforms
         See :func:`views`.
 
@@ -213,13 +214,13 @@ def explain_views(
     spread : dict of str to Tensor
         By layer, (B, T, *layer_spatial): the standard deviation over those views.
     """
-    plain, *others = views(augment, images.shape[2:])
-    first = explain(plain.of(images), lambda logits: logits)
+    _, *others = views(augment, image_of(inputs).shape[2:])
+    first = explain(inputs, lambda logits: logits)
     logits, size = first.logits.clone(), tuple(first.logits.shape[2:])
     moments = {name: _Moments(maps, first.defined) for name, maps in first.maps.items()}
     defined = first.defined.clone()
     for count, view in enumerate(others, start=2):
-        found = explain(view.of(images), partial(view.back, size=size))
+        found = explain(_seen_from(view, inputs), partial(view.back, size=size))
         logits += (found.logits - logits) / count
         defined |= found.defined
         for name, maps in found.maps.items():
@@ -229,6 +230,23 @@ def explain_views(
         name: one.deviation.masked_fill(one.absent, math.nan) for name, one in moments.items()
     }
     return replace(first, logits=logits, maps=means, defined=defined), spread
+
+
+def _seen_from(view: View, inputs: Inputs) -> Inputs:
+    """A model's inputs, of which all maps are turned."""
+    image = image_of(inputs)
+
+    def turned(tensor: Tensor) -> Tensor:
+        if tensor.ndim != image.ndim:
+            return tensor
+        if tensor.shape[2:] != image.shape[2:]:
+            raise DataError(
+                f"augment= turns inputs of the image's size {tuple(image.shape[2:])}, and one has "
+                f"the size {tuple(tensor.shape[2:])}: resize it, or leave augment out."
+            )
+        return view.of(tensor)
+
+    return changed(inputs, turned)
 
 
 class _Moments:

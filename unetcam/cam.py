@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import ArrayLike
@@ -16,14 +15,17 @@ from unetcam import methods
 from unetcam.augment import explain_views
 from unetcam.engine import Collected, Run
 from unetcam.engine.budget import memory_bytes
+from unetcam.engine.layout import UnclearError
+from unetcam.engine.points import Point
 from unetcam.engine.shifts import shift_derivatives
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.field import RegionField
 from unetcam.methods import Method
 from unetcam.mistakes import Mistakes, explain_errors
-from unetcam.models.output import Output, is_map, pick_logits
-from unetcam.models.support import check_supported
-from unetcam.models.topology import find_layers
+from unetcam.models.inputs import Inputs, bound, check_images, detached, image_of
+from unetcam.models.naming import Seen, addresses, presumed, see
+from unetcam.models.output import Output, is_map, is_scores, one_pixel, pick_logits
+from unetcam.models.support import check_supported, unwrapped
 from unetcam.result import CAMResult
 from unetcam.scoring import Scoring, scoring_of
 from unetcam.targets import Choice, Head, Scale, TargetLike, check_existing
@@ -34,6 +36,9 @@ __all__ = ["UNetCAM"]
 _VIEW_REFUSED = "view size is not compatible"
 
 
+T = TypeVar("T")
+
+
 class UNetCAM:
     """Class activation maps of a segmentation network, for all layers and targets at once.
 
@@ -41,17 +46,21 @@ class UNetCAM:
     ----------
     model : nn.Module
         Maps images (B, C, *spatial) to logits (B, classes, *spatial); 2-D or 3-D. It is evaluated
-        (dropout off, batch statistics frozen) and left exactly as it was found.
+        (dropout off, batch statistics frozen) and left exactly as it was found. A classifier's
+        scores (B, classes) are a map of one pixel.
     layers : sequence of str or nn.Module, optional
         What to explain, in the order in which the maps are wanted. None takes every decoder layer,
         deepest first, found by tracing the model on the first images that are explained.
+        ``"conv#2"`` is the second run of a module that runs several times; ``"up3:skip"`` and
+        ``"up3:path"`` are what enters a stage by its skip and by the upsampling path (a layer's
+        ``parts`` in the table that :func:`find_layers` gives).
     method : str or Method
         A registered method's name, see :func:`unetcam.methods.names`, or one with settings of
         its own.
     output : callable, optional
         Picks the logits from what the model returns. Without it a tensor, tuple, list or dict is
         understood (deep supervision: the full-resolution head).
-    example : Tensor, optional
+    example : Tensor, tuple or dict, optional
         Images to trace the model on, so that :attr:`layers` is known at once.
     shortcuts : bool
         Whether the backwards leave out what no map needs; the maps are the same up to rounding.
@@ -89,23 +98,23 @@ class UNetCAM:
         method: str | Method = "gradcam",
         *,
         output: Output | None = None,
-        example: Tensor | None = None,
+        example: Inputs | None = None,
         shortcuts: bool = True,
         memory_budget: int | float | None = None,
     ) -> None:
         check_supported(model)
         memory_bytes(memory_budget, torch.device("cpu"))
-        self.model = model
+        self.model = unwrapped(model)
         self._method = methods.get(method) if isinstance(method, str) else method
         self._output = output
         self._shortcuts = shortcuts
         self._memory_budget = memory_budget
         self._takes_channels_last = True
-        self._chosen = None if layers is None else _resolve(model, layers)
-        self._traced: dict[str, nn.Module] | None = None
+        self._chosen = None if layers is None else addresses(self.model, layers)
+        self._seen: Seen | None = None
         if example is not None:
-            self._check_images(example)
-            self._modules(example)
+            check_images(self.model, image_of(example))
+            self._points(example)
 
     @property
     def method(self) -> str:
@@ -121,12 +130,13 @@ class UNetCAM:
         LayerError
             While they are not known: before the first call, without ``layers`` and ``example``.
         """
-        modules = self._chosen if self._chosen is not None else self._traced
-        if modules is None:
+        if self._chosen is not None:
+            return tuple(address.name for address in self._chosen)
+        if self._seen is None:
             raise LayerError(
                 "The layers are found at the first call: pass example=images to know them before."
             )
-        return tuple(modules)
+        return tuple(self._seen.points)
 
     def __enter__(self) -> UNetCAM:
         return self
@@ -141,7 +151,7 @@ class UNetCAM:
 
     def __call__(
         self,
-        images: Tensor,
+        images: Inputs,
         targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
         *,
         augment: Any = None,
@@ -153,8 +163,10 @@ class UNetCAM:
 
         Parameters
         ----------
-        images : Tensor
-            (B, C, *spatial), floating point, on the model's device. Nothing is normalised here.
+        images : Tensor, tuple or dict
+            (B, C, *spatial), floating point, on the model's device. Nothing is normalised here. A
+            tuple or dict holds the arguments of a model of several inputs; the tensor with the
+            most pixels in it is the image.
         targets : Target, callable or sequence of them, optional
             What to explain; one :class:`~unetcam.targets.ClassScore` per class by default. A
             callable makes a score per image, (B,), of the logits: see
@@ -175,7 +187,8 @@ class UNetCAM:
         LayerError, MemoryBudgetError, ModelError, NumericalError, TargetError
             One sentence each: what is wrong, where, and what to do.
         """
-        self._check_images(images)
+        image = image_of(images)
+        check_images(self.model, image)
         explained, score = scoring_of(targets)
         spread = None
         if augment is None:
@@ -250,7 +263,7 @@ class UNetCAM:
 
         device = next((parameter.device for parameter in self.model.parameters()), None)
         tiles = Tiles.cut(image, tile, overlap, batch, device, progress)
-        self._check_images(tiles.take([0]))
+        check_images(self.model, tiles.take([0]))
         explained, score = scoring_of(targets)
         collected = explain_tiles(self._explain, self._method, tiles, score)
         check_existing(explained, collected.defined)
@@ -336,74 +349,90 @@ class UNetCAM:
                 f"A field gives Grad-CAM maps, and this UNetCAM is set to '{self.method}': use "
                 "method='gradcam', or cam(...)."
             )
-        images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
-        self._check_images(images)
+        images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image_of(image)
+        check_images(self.model, images)
         if len(images) != 1:
             raise ModelError(
                 f"A field belongs to one image, and {len(images)} were given: call it for each."
             )
-        modules = self._modules(images) if layer is None else _resolve(self.model, [layer])
-        name, module = list(modules.items())[-1]
+        names = self._points(images) if layer is None else [layer]
+        (address,) = addresses(self.model, list(names)[-1:])
+        name = address.name
+        if address.name != address.module:
+            raise LayerError(
+                f"A field is of a whole layer that runs once, and '{name}' is none: use cam(...)."
+            )
         budget = self._memory_budget if memory_budget is None else memory_budget
-        shifts = shift_derivatives(
-            self.model,
+        shifts = self._clearly(
             images,
-            name,
-            module,
-            lambda returned: self._logits(returned, images),
-            memory=memory_bytes(budget, images.device),
+            lambda: shift_derivatives(
+                self.model,
+                images,
+                name,
+                self.model.get_submodule(address.module),
+                lambda returned: self._logits(returned, images),
+                memory=memory_bytes(budget, images.device),
+            ),
         )
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
 
     def _explain(
         self,
-        images: Tensor,
+        inputs: Inputs,
         score: Scoring,
         method: Method,
         back: Callable[[Tensor], Tensor] = lambda logits: logits,
     ) -> Collected:
         """Explain images by a method, whose logits are brought back before they are scored."""
+        images = image_of(inputs)
+        model = bound(self.model, detached(inputs))
 
         def output(returned: Any) -> Tensor:
             return back(self._logits(returned, images))
 
-        channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
-        modules = self._modules(images)
-        run = Run(
-            self.model,
-            images,
-            modules,
-            score,
-            output,
-            shortcuts=self._shortcuts,
-            channels_last=channels_last,
-            memory_budget=self._memory_budget,
-        )
-        try:
-            return method.explain(run)
-        except RuntimeError as error:
-            if not channels_last or _VIEW_REFUSED not in str(error):
-                raise
-            self._takes_channels_last = False
-            return method.explain(replace(run, channels_last=False))
+        def explain() -> Collected:
+            channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
+            run = Run(
+                model,
+                images,
+                self._points(inputs),
+                score,
+                output,
+                shortcuts=self._shortcuts,
+                channels_last=channels_last,
+                memory_budget=self._memory_budget,
+            )
+            try:
+                return method.explain(run)
+            except RuntimeError as error:
+                if not channels_last or _VIEW_REFUSED not in str(error):
+                    raise
+                self._takes_channels_last = False
+                return method.explain(replace(run, channels_last=False))
 
-    def _modules(self, images: Tensor) -> Mapping[str, nn.Module]:
-        if self._chosen is not None:
-            return self._chosen
-        if self._traced is None:
-            found = find_layers(self.model, images, output=self._output).decoder
-            if not found:
-                raise LayerError(
-                    "No decoder layer was found in the model: name the layers yourself with "
-                    "layers=[...] (model.named_modules() lists them)."
-                )
-            self._traced = _resolve(self.model, found)
-        return self._traced
+        return self._clearly(inputs, explain)
+
+    def _points(self, inputs: Inputs) -> Mapping[str, Point]:
+        if self._seen is None or not self._seen.fits(inputs):
+            presumption = self._chosen and presumed(self.model, self._chosen, inputs)
+            self._seen = presumption or see(self.model, self._chosen, inputs, self._output)
+        return self._seen.points
+
+    def _clearly(self, inputs: Inputs, run: Callable[[], T]) -> T:
+        """What a run gives, after a traced one where something can't be told without."""
+        try:
+            return run()
+        except UnclearError:
+            self._seen = see(self.model, self._chosen, inputs, self._output)
+            return run()
 
     def _logits(self, returned: Any, images: Tensor) -> Tensor:
         if self._output is None:
-            return pick_logits(returned, images)
+            choice = self._seen.output if self._seen is not None else None
+            return pick_logits(returned, images, choice)
         logits = self._output(returned)
+        if isinstance(logits, Tensor) and is_scores(logits, images):
+            return one_pixel(logits, images)
         if not isinstance(logits, Tensor) or not is_map(logits, images):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ModelError(
@@ -411,56 +440,3 @@ class UNetCAM:
                 f"of shape {tuple(images.shape)}: return the logits."
             )
         return logits
-
-    def _check_images(self, images: Tensor) -> None:
-        if not isinstance(images, Tensor):
-            raise ModelError(
-                f"Images must be a tensor (B, C, *spatial), and this is a "
-                f"{type(images).__name__}: convert them with torch.from_numpy or torch.stack."
-            )
-        if images.ndim not in (4, 5) or 0 in images.shape or not images.is_floating_point():
-            raise ModelError(
-                f"Images must be floating point of shape (B, C, H, W) or (B, C, D, H, W), and "
-                f"these are {images.dtype} of shape {tuple(images.shape)}: add the missing "
-                "dimension with images[None], or convert with images.float()."
-            )
-        parameter = next(self.model.parameters(), None)
-        if parameter is not None and parameter.device != images.device:
-            raise ModelError(
-                f"The images are on {images.device}, but the model is on {parameter.device}: "
-                f"move them with images.to('{parameter.device}')."
-            )
-        if (
-            parameter is not None
-            and parameter.dtype != images.dtype
-            and not torch.is_autocast_enabled(images.device.type)
-        ):
-            raise ModelError(
-                f"The images are {images.dtype}, but the model is {parameter.dtype}: convert them "
-                f"with images.to({parameter.dtype})."
-            )
-
-
-def _resolve(model: nn.Module, layers: Sequence[str | nn.Module]) -> dict[str, nn.Module]:
-    """The layers by name, in the given order."""
-    modules = {name: module for name, module in model.named_modules() if name}
-    names = {id(module): name for name, module in modules.items()}
-    if isinstance(layers, (str, nn.Module)):
-        layers = [layers]
-    if not layers:
-        raise LayerError("layers=[] leaves nothing to explain: name a layer, or pass None.")
-    found: dict[str, nn.Module] = {}
-    for layer in layers:
-        name = layer if isinstance(layer, str) else names.get(id(layer))
-        if name is None:
-            raise LayerError(
-                f"The module {type(layer).__name__} given as a layer is no part of the model: "
-                "pass one of model.modules(), or its name."
-            )
-        if name not in modules:
-            near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
-            listed = " or ".join(f"'{candidate}'" for candidate in near)
-            hint = f"did you mean {listed}?" if near else "find_layers lists the layers."
-            raise LayerError(f"The model has no layer '{name}': {hint}")
-        found[name] = modules[name]
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ from unetcam.errors import TargetError
 from unetcam.targets import (
     Choice,
     ClassScore,
+    Component,
+    Confusion,
     Contrast,
+    FalsePositives,
     Function,
     PerImage,
     Pixel,
@@ -180,3 +184,15 @@ def test_one_or_several_come_as_a_tuple() -> None:
     module = torch.nn.Sequential(torch.nn.Flatten())
     assert as_targets(module) == (Function(module),)
     assert as_targets([ClassScore(1), first_class]) == (ClassScore(1), Function(first_class))
+
+
+def test_targets_are_made_anew_with_something_else() -> None:
+    truth = torch.zeros(6, 5)
+    confusion = Confusion(truth=0, predicted=1, mask=truth)
+    assert replace(confusion, predicted=2) == Confusion(0, 2, truth)
+    assert replace(FalsePositives(1, truth), class_index=2) == FalsePositives(2, truth)
+    wrong = FalsePositives(1, truth)
+    assert replace(ClassScore(1), within=wrong) == ClassScore(1, within=FalsePositives(1, truth))
+    component = Component(1, of=truth, index=2)
+    assert replace(component, index=None, rank=1) == Component(1, of=truth, rank=1)
+    assert replace(Contrast(1, truth), on="probability").on == "probability"

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from unetcam.engine.points import Point
+
 
 class Scored(Protocol):
     """One score per image and whether it exists: see :class:`unetcam.targets.Score`."""
@@ -32,7 +34,7 @@ class Run:
         Left exactly as found, also when an exception flies.
     images : Tensor
         (B, C, *spatial), finite, on the model's device.
-    layers : Mapping of str to nn.Module
+    layers : Mapping of str to Point
     score : callable
         Gives the targets' scores from the logits, in the targets' order.
     output : callable
@@ -48,7 +50,7 @@ class Run:
 
     model: nn.Module
     images: Tensor
-    layers: Mapping[str, nn.Module]
+    layers: Mapping[str, Point]
     score: Callable[[Tensor], Sequence[Scored]]
     output: Callable[[Any], Tensor]
     shortcuts: bool = True

@@ -153,14 +153,17 @@ def weights_by_shifts(
     dict of str to Tensor, or None
         By layer, (B, T, K).
     """
-    if not _pays(activations, seeds, memory):
+    whole = all(point.is_whole for point in run.layers.values())
+    if not whole or not _pays(activations, seeds, memory):
         return None
     try:
         derivatives = {
-            name: shift_derivatives(run.model, images, name, layer, run.output, memory=memory)
+            name: shift_derivatives(
+                run.model, images, name, point.module, run.output, memory=memory
+            )
             .derivative[0]
             .flatten(1)
-            for name, layer in run.layers.items()
+            for name, point in run.layers.items()
         }
     except LayerError:
         return None

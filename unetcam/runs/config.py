@@ -61,7 +61,8 @@ class RunConfig:
     target : {"class", "predicted", "truth", "false-positives", "false-negatives", \
             "boundary-errors", "missed-components"}
         What is explained: a class's mean score over all pixels, over the pixels predicted as the
-        class, over the pixels that truly are of the class, or over its errors of one kind.
+        class, over the pixels that truly are of the class, or over its errors of one kind; those
+        of the boundary lie in a band of 2 % of the diagonal of the network's input.
     band : float or None
         Width of the band in pixels; None: 2 % of the image's diagonal.
     threshold : float
