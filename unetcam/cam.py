@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -390,8 +389,7 @@ class UNetCAM:
         def output(returned: Any) -> Tensor:
             return back(self._logits(returned, images))
 
-        def explain() -> Collected:
-            channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
+        def explain(*, channels_last: bool) -> Collected:
             run = Run(
                 model,
                 images,
@@ -402,15 +400,19 @@ class UNetCAM:
                 channels_last=channels_last,
                 memory_budget=self._memory_budget,
             )
+            return method.explain(run)
+
+        def explain_as_taken() -> Collected:
+            channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
             try:
-                return method.explain(run)
+                return explain(channels_last=channels_last)
             except RuntimeError as error:
                 if not channels_last or _VIEW_REFUSED not in str(error):
                     raise
                 self._takes_channels_last = False
-                return method.explain(replace(run, channels_last=False))
+                return explain(channels_last=False)
 
-        return self._clearly(inputs, explain)
+        return self._clearly(inputs, explain_as_taken)
 
     def _points(self, inputs: Inputs) -> Mapping[str, Point]:
         if self._seen is None or not self._seen.fits(inputs):
