@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.networks import UNet, UNet3d, ValidUNet, seeded
-from unetcam import UNetCAM
+from unetcam import UNetCAM, methods
 from unetcam.data.tiling import Tiling
 from unetcam.engine import Collected, Run
 from unetcam.errors import DataError, LayerError, ModelError, NumericalError, UnetcamError
-from unetcam.methods import Method
+from unetcam.methods import GradientMethod, Method
 from unetcam.targets import (
     Band,
     Box,
@@ -48,7 +48,7 @@ def network(dims: int = 2, classes: int = 3) -> nn.Module:
 
 
 #: One weight a channel, products, and methods that are not linear in the gradient.
-METHODS = ["gradcam", "hirescam", "layercam", "gradcam++"]
+METHODS = [name for name in methods.names() if isinstance(methods.get(name), GradientMethod)]
 #: No logit and no layer's pixel depends on more than four pixels to each side.
 REACH = 4
 IMAGE = torch.rand(1, 1, 72, 96, generator=torch.manual_seed(8))
