@@ -71,6 +71,25 @@ class UNet(nn.Module):
         return self.outc(x)
 
 
+class GatedUNet(UNet):
+    """The same with gates: for the pixels of the first skip, for the channels of the third."""
+
+    def __init__(self, channels: int = 1, classes: int = 3, width: int = 4) -> None:
+        super().__init__(channels, classes, width)
+        self.pixels = nn.Conv2d(width, 1, 1)
+        self.channels = nn.Conv2d(4 * width, 4 * width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x1 = self.inc(x)
+        x2 = self.down1(x1)
+        x3 = self.down2(x2)
+        x4 = self.down3(x3)
+        squeezed = self.channels(F.adaptive_avg_pool2d(x3, 1))
+        deep = self.up1(self.down4(x4), x4)
+        deep = self.up3(self.up2(deep, x3 * torch.sigmoid(squeezed)), x2)
+        return self.outc(self.up4(deep, x1 * torch.sigmoid(self.pixels(x1))))
+
+
 class Nameless(nn.Module):
     """A U-Net whose modules' names and order say nothing, upsampled by functions."""
 
@@ -150,6 +169,18 @@ class UNet3d(nn.Module):
         b = self.enc2(a)
         y = self.dec2(torch.cat([b, self.up2(self.enc3(b))], dim=1))
         return self.head(self.dec1(torch.cat([a, self.up1(y)], dim=1)))
+
+
+class GatedUNet3d(UNet3d):
+    """The same with a gate on each skip."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.enc1(x)
+        b = self.enc2(a)
+        b_gated = b * b.mean(dim=(2, 3, 4), keepdim=True).sigmoid()
+        y = self.dec2(torch.cat([b_gated, self.up2(self.enc3(b))], dim=1))
+        a_gated = a * a.mean(dim=1, keepdim=True).sigmoid()
+        return self.head(self.dec1(torch.cat([a_gated, self.up1(y)], dim=1)))
 
 
 def seeded(network: nn.Module, seed: int = 0, *, norms: bool = True) -> nn.Module:

@@ -4,38 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from unetcam import methods
 from unetcam.augment import explain_views
-from unetcam.engine import Collected, Run
-from unetcam.engine.budget import memory_bytes
-from unetcam.engine.layout import UnclearError
-from unetcam.engine.points import Point
-from unetcam.engine.shifts import shift_derivatives
+from unetcam.engine import Collected
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.field import RegionField
 from unetcam.methods import Method
 from unetcam.mistakes import Mistakes, explain_errors
-from unetcam.models.inputs import Inputs, bound, check_images, detached, image_of
-from unetcam.models.naming import Seen, addresses, presumed, see
-from unetcam.models.output import Output, is_map, is_scores, one_pixel, pick_logits
-from unetcam.models.support import check_supported, unwrapped
+from unetcam.models.inputs import Inputs, check_images, image_of
+from unetcam.models.output import Output
+from unetcam.network import Network
 from unetcam.result import CAMResult
-from unetcam.scoring import Scoring, scoring_of
-from unetcam.targets import Choice, Head, Scale, TargetLike, check_existing
+from unetcam.scoring import scoring_of
+from unetcam.targets import Choice, Head, Scale, Target, TargetLike, check_existing
 
 __all__ = ["UNetCAM"]
-
-#: What torch says when a model calls ``view`` on a map whose channels are last in memory.
-_VIEW_REFUSED = "view size is not compatible"
-
-
-T = TypeVar("T")
 
 
 class UNetCAM:
@@ -49,7 +37,8 @@ class UNetCAM:
         scores (B, classes) are a map of one pixel.
     layers : sequence of str or nn.Module, optional
         What to explain, in the order in which the maps are wanted. None takes every decoder layer,
-        deepest first, found by tracing the model on the first images that are explained.
+        deepest first, found by tracing the model on the first images that are explained; of a
+        method for the last layer alone (CAM), that one.
         ``"conv#2"`` is the second run of a module that runs several times; ``"up3:skip"`` and
         ``"up3:path"`` are what enters a stage by its skip and by the upsampling path (a layer's
         ``parts`` in the table that :func:`find_layers` gives).
@@ -76,6 +65,8 @@ class UNetCAM:
         For an unknown layer; the message names the nearest.
     ModelError
         For a TorchScript or quantised model.
+    UnetcamError
+        For an unknown method, and for one that needs a package which is not installed.
 
     Examples
     --------
@@ -101,19 +92,24 @@ class UNetCAM:
         shortcuts: bool = True,
         memory_budget: int | float | None = None,
     ) -> None:
-        check_supported(model)
-        memory_bytes(memory_budget, torch.device("cpu"))
-        self.model = unwrapped(model)
         self._method = methods.get(method) if isinstance(method, str) else method
-        self._output = output
-        self._shortcuts = shortcuts
-        self._memory_budget = memory_budget
-        self._takes_channels_last = True
-        self._chosen = None if layers is None else addresses(self.model, layers)
-        self._seen: Seen | None = None
+        self._method.check()
+        self._network = Network(
+            model,
+            layers,
+            self._method.suitable,
+            output,
+            shortcuts=shortcuts,
+            memory_budget=memory_budget,
+        )
         if example is not None:
             check_images(self.model, image_of(example))
-            self._points(example)
+            self._network.points(example)
+
+    @property
+    def model(self) -> nn.Module:
+        """The explained model, out of what wraps it."""
+        return self._network.model
 
     @property
     def method(self) -> str:
@@ -129,13 +125,12 @@ class UNetCAM:
         LayerError
             While they are not known: before the first call, without ``layers`` and ``example``.
         """
-        if self._chosen is not None:
-            return tuple(address.name for address in self._chosen)
-        if self._seen is None:
+        layers = self._network.layers
+        if layers is None:
             raise LayerError(
                 "The layers are found at the first call: pass example=images to know them before."
             )
-        return tuple(self._seen.points)
+        return layers
 
     def __enter__(self) -> UNetCAM:
         return self
@@ -191,13 +186,14 @@ class UNetCAM:
         explained, score = scoring_of(targets)
         spread = None
         if augment is None:
-            collected = self._explain(images, score, self._method)
+            collected = self._network.explain(images, score, self._method)
         else:
             collected, spread = explain_views(
-                lambda view, back: self._explain(view, score, self._method, back), images, augment
+                lambda view, back: self._network.explain(view, score, self._method, back),
+                images,
+                augment,
             )
-        check_existing(explained, collected.defined)
-        return CAMResult(collected.logits, tuple(explained), collected.maps, self.method, spread)
+        return self._result(collected, explained, spread)
 
     def tiled(
         self,
@@ -249,6 +245,7 @@ class UNetCAM:
 
         Examples
         --------
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
         >>> cam, image = UNetCAM(model, ["1"]), torch.rand(1, 1, 40, 64)
@@ -260,13 +257,11 @@ class UNetCAM:
         from unetcam.data.tiling import Tiles
         from unetcam.tiled import explain_tiles
 
-        device = next((parameter.device for parameter in self.model.parameters()), None)
-        tiles = Tiles.cut(image, tile, overlap, batch, device, progress)
+        tiles = Tiles.cut(image, tile, overlap, batch, self._network.device, progress)
         check_images(self.model, tiles.take([0]))
         explained, score = scoring_of(targets)
-        collected = explain_tiles(self._explain, self._method, tiles, score)
-        check_existing(explained, collected.defined)
-        return CAMResult(collected.logits, tuple(explained), collected.maps, self.method)
+        collected = explain_tiles(self._network.explain, self._method, tiles, score)
+        return self._result(collected, explained)
 
     def explain_errors(
         self,
@@ -354,91 +349,23 @@ class UNetCAM:
             raise ModelError(
                 f"A field belongs to one image, and {len(images)} were given: call it for each."
             )
-        names = self._points(images) if layer is None else [layer]
-        (address,) = addresses(self.model, list(names)[-1:])
-        name = address.name
-        if address.name != address.module:
-            raise LayerError(
-                f"A field is of a whole layer that runs once, and '{name}' is none: use cam(...)."
-            )
-        budget = self._memory_budget if memory_budget is None else memory_budget
-        shifts = self._clearly(
-            images,
-            lambda: shift_derivatives(
-                self.model,
-                images,
-                name,
-                self.model.get_submodule(address.module),
-                lambda returned: self._logits(returned, images),
-                memory=memory_bytes(budget, images.device),
-            ),
-        )
+        name, shifts = self._network.shifts(images, layer, memory_budget)
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
 
-    def _explain(
+    def _result(
         self,
-        inputs: Inputs,
-        score: Scoring,
-        method: Method,
-        back: Callable[[Tensor], Tensor] = lambda logits: logits,
-    ) -> Collected:
-        """Explain images by a method, whose logits are brought back before they are scored."""
-        images = image_of(inputs)
-        model = bound(self.model, detached(inputs))
-
-        def output(returned: Any) -> Tensor:
-            return back(self._logits(returned, images))
-
-        def explain(*, channels_last: bool) -> Collected:
-            run = Run(
-                model,
-                images,
-                self._points(inputs),
-                score,
-                output,
-                shortcuts=self._shortcuts,
-                channels_last=channels_last,
-                memory_budget=self._memory_budget,
-            )
-            return method.explain(run)
-
-        def explain_as_taken() -> Collected:
-            channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
-            try:
-                return explain(channels_last=channels_last)
-            except RuntimeError as error:
-                if not channels_last or _VIEW_REFUSED not in str(error):
-                    raise
-                self._takes_channels_last = False
-                return explain(channels_last=False)
-
-        return self._clearly(inputs, explain_as_taken)
-
-    def _points(self, inputs: Inputs) -> Mapping[str, Point]:
-        if self._seen is None or not self._seen.fits(inputs):
-            presumption = self._chosen and presumed(self.model, self._chosen, inputs)
-            self._seen = presumption or see(self.model, self._chosen, inputs, self._output)
-        return self._seen.points
-
-    def _clearly(self, inputs: Inputs, run: Callable[[], T]) -> T:
-        """What a run gives, after a traced one where something can't be told without."""
-        try:
-            return run()
-        except UnclearError:
-            self._seen = see(self.model, self._chosen, inputs, self._output)
-            return run()
-
-    def _logits(self, returned: Any, images: Tensor) -> Tensor:
-        if self._output is None:
-            choice = self._seen.output if self._seen is not None else None
-            return pick_logits(returned, images, choice)
-        logits = self._output(returned)
-        if isinstance(logits, Tensor) and is_scores(logits, images):
-            return one_pixel(logits, images)
-        if not isinstance(logits, Tensor) or not is_map(logits, images):
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(
-                f"output= gave {shape}, which is no segmentation map (B, C, *spatial) for images "
-                f"of shape {tuple(images.shape)}: return the logits."
-            )
-        return logits
+        collected: Collected,
+        targets: Sequence[Target],
+        spread: Mapping[str, Tensor] | None = None,
+    ) -> CAMResult:
+        if self._method.per_target:
+            check_existing(targets, collected.defined)
+        return CAMResult(
+            collected.logits,
+            collected.explained or tuple(targets),
+            collected.maps,
+            self.method,
+            spread,
+            self._method.settings,
+            collected.channels,
+        )

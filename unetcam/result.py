@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unetcam.engine.run import Named
 from unetcam.errors import LayerError
-from unetcam.targets import Target
 
 Sharing = Literal["map", "layer", "image"]
 
@@ -25,7 +25,7 @@ class CAMResult:
     logits : Tensor
         (B, C, *spatial), detached.
     targets : tuple of Target
-        The T targets, in order.
+        The T targets, in order; of the method "channels", the channels' ranks.
     maps : Mapping of str to Tensor
         By layer, (B, T, *layer_spatial), on the model's device; float32, and float64 for a float64
         network. Raw as the method gave them, never negative; NaN where the target does not exist
@@ -35,6 +35,11 @@ class CAMResult:
     spread : Mapping of str to Tensor, optional
         With ``augment=``, of the maps' shape: the standard deviation of the maps over the views,
         of which they are the mean. It is resized and scaled along with them.
+    settings : Mapping of str to Any
+        The method's settings by name; the seed is among them where something is drawn.
+    channels : Mapping of str to Tensor
+        Of the method "channels", by layer, (B, T) int64: which channel each map shows, -1 where
+        the layer has no more. Otherwise empty.
 
     Examples
     --------
@@ -49,10 +54,12 @@ class CAMResult:
     """
 
     logits: Tensor
-    targets: tuple[Target, ...]
+    targets: tuple[Named, ...]
     maps: Mapping[str, Tensor]
     method: str
     spread: Mapping[str, Tensor] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    channels: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from unetcam.engine.run import Scored, Scoring
 from unetcam.targets import Choice, Score, Target, TargetLike, check_targets, chosen
 
 if TYPE_CHECKING:
     from unetcam.data.tiling import Window
-
-#: Gives the targets' scores from logits (B, C, *spatial), in the targets' order.
-Scoring = Callable[[Tensor], Sequence[Score]]
 
 
 def scoring_of(
@@ -24,10 +22,10 @@ def scoring_of(
     """How logits are scored, and the list of targets, which is filled when the first were."""
     explained: list[Target] = []
 
-    def score(logits: Tensor) -> list[Score]:
-        explained[:] = chosen(targets, logits)
+    def score(logits: Tensor, reference: Tensor | None = None) -> list[Score]:
+        explained[:] = chosen(targets, logits if reference is None else reference)
         check_targets(explained, logits)
-        return [target.score(logits) for target in explained]
+        return [target.score(logits, reference) for target in explained]
 
     return explained, score
 
@@ -96,7 +94,7 @@ def seeds_of(logits: Tensor, score: Scoring) -> tuple[list[Seed], Tensor]:
     return seeds, torch.stack([one.defined for one in scores], dim=1)
 
 
-def _seed(score: Score, leaf: Tensor) -> Seed:
+def _seed(score: Scored, leaf: Tensor) -> Seed:
     (derivative,) = torch.autograd.grad(
         score.value.sum(), leaf, retain_graph=True, materialize_grads=True
     )

@@ -12,10 +12,11 @@ from torch import Tensor
 from unetcam.data.tiling import Tiles, Tiling, Window
 from unetcam.engine import Collected, Run, collect
 from unetcam.engine.forward import forward
+from unetcam.engine.run import Scoring
 from unetcam.engine.tensors import at_least_single
 from unetcam.errors import LayerError, ModelError, NumericalError, UnetcamError
 from unetcam.methods import GradientMethod, Method
-from unetcam.scoring import Scoring, Seed, seeds_of
+from unetcam.scoring import Seed, seeds_of
 from unetcam.targets import Score
 
 #: Explains a batch of images by a method, for some scores.
@@ -132,7 +133,7 @@ def _gradients(
 
 
 def _scoring(seeds: Sequence[Seed], parts: Sequence[Tensor]) -> Scoring:
-    def score(logits: Tensor) -> list[Score]:
+    def score(logits: Tensor, reference: Tensor | None = None) -> list[Score]:
         return [seed.score(logits, part) for seed, part in zip(seeds, parts, strict=True)]
 
     return score
@@ -287,7 +288,7 @@ class _Weighted(Method):
         return Collected(logits, maps, _none_defined(logits))
 
 
-def _no_score(logits: Tensor) -> Sequence[Score]:
+def _no_score(logits: Tensor, reference: Tensor | None = None) -> Sequence[Score]:
     return ()
 
 

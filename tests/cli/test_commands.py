@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.runs.factory import CLASSES, write_data, write_network
+from tests.runs.factory import CLASSES, SOURCE, write_data, write_network
+from unetcam import methods
 from unetcam._version import __version__
 from unetcam.cli import main
 from unetcam.cli.options import TargetName
@@ -295,8 +297,42 @@ def test_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"gradcam", "hirescam", "gradcam++", "layercam"} <= {
         one["name"] for one in found["methods"]
     }
+    assert "smooth-*" in {one["name"] for one in found["methods"]}
+    assert all(all(one.values()) for one in found["methods"])
     assert main(["methods"]) == 0
     assert "gradcam++" in capsys.readouterr().out
+
+
+FEW = {"rise": {"samples": 8}, "lime": {"samples": 20}, "kernelshap": {"samples": 20}}
+
+
+@pytest.mark.usefixtures("plain_page")
+@pytest.mark.parametrize("method", [*methods.names(), "smooth-layercam"])
+def test_a_report_and_maps_of_every_method(
+    method: str, work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name alone, on a network with a gate, in batches of images with borders."""
+    if method in FEW:  # so that it takes no time
+        few = replace(methods.get(method), **FEW[method])
+        monkeypatch.setitem(methods.registry._METHODS, method, few)
+    (work / "net.py").write_text(SOURCE.replace("TinyUNet", "GatedTinyUNet"))
+    found = answer(capsys, ["map", f"{work / 'net.py'}:build", str(work / "images" / "im00.png"),
+                            "--out", str(work / "maps"), "--method", method])  # fmt: skip
+    raw = np.load(work / "maps" / "im00" / "maps.npz")
+    layers = ["up2"] if method == "cam" else ["up1", "up2"]
+    assert list(raw["layers"]) == layers
+    assert len(found["files"]) == 1 + len(layers) * len(raw["explained"])
+    if method == "channels":
+        assert list(raw["explained"][:2]) == ["channel of rank 1", "channel of rank 2"]
+        assert main(report(work, "--method", method)) == 2
+        assert "a report measures one for each class" in capsys.readouterr().err
+        return
+    assert list(raw["explained"]) == ["class 0", "class 1", "class 2"]
+    assert main(report(work, "--method", method)) == 0
+    rows = pd.read_parquet(work / "run" / "rows.parquet")
+    assert set(rows["method"]) == {method}
+    assert len(rows) == 4 * len(layers) * 3
+    assert np.isfinite(rows["entropy"]).any()
 
 
 @pytest.mark.usefixtures("plain_page")

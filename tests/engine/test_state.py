@@ -23,9 +23,9 @@ from unetcam.targets import ClassScore
 IMAGES = torch.rand(2, 1, 32, 32, generator=torch.manual_seed(1))
 
 
-def training_network() -> nn.Module:
+def training_network(kind: type[UNet] = UNet) -> nn.Module:
     """In training, half a BatchNorm frozen, some parameters frozen, a gradient kept, a hook set."""
-    model = seeded(UNet(1, 3)).train()
+    model = seeded(kind(1, 3)).train()
     model.down1.eval()
     frozen = next(m for m in model.up2.modules() if isinstance(m, nn.BatchNorm2d))
     frozen.eval()

@@ -210,3 +210,58 @@ def test_layers_in_half_precision_give_maps_in_single() -> None:
     assert halved.dtype == torch.float32
     similar = torch.nn.functional.cosine_similarity(halved.flatten(1), expected.flatten(1))
     assert similar.min() > 0.95
+
+
+class Residual(nn.Module):
+    """An activation works in place on a tensor that is used again, under its old name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(inplace=True)
+        self.behind, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.LeakyReLU(0.1, inplace=True)
+        self.out = nn.Conv2d(4, 2, 1)
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        kept = self.conv(x)
+        first = self.act(kept)
+        grown = self.behind(first) + kept
+        second = self.last(grown)
+        return kept, self.out(torch.tanh(second) * grown)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.halves(x)[1]
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+@pytest.mark.parametrize("method", ["gradcam", "hirescam"])
+def test_a_layer_that_works_in_place_is_seen_on_all_its_ways(method: str, shortcuts: bool) -> None:
+    model = seeded(Residual()).double()
+    images = IMAGES.double()
+    gradients: dict[str, Tensor] = {}
+    activations: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            activations[name] = output.detach().clone()
+            output.register_hook(lambda gradient: gradients.update({name: gradient}))
+
+        return hook
+
+    handles = [
+        model.get_submodule(name).register_forward_hook(keep(name)) for name in ("act", "last")
+    ]
+    logits = model(images)
+    for handle in handles:
+        handle.remove()
+    logits[:, 1].flatten(1).mean(1).sum().backward()
+    model.zero_grad()
+    result = UNetCAM(model, ["act", "last"], method, shortcuts=shortcuts)(images)
+    torch.testing.assert_close(result.logits, logits.detach())
+    for name, activation in activations.items():
+        gradient = gradients[name]
+        if method == "gradcam":
+            gradient = gradient.mean((2, 3), keepdim=True)
+        expected = (gradient * activation).sum(1).relu()
+        alone = UNetCAM(model, [name], method, shortcuts=shortcuts)(images)
+        for maps in (result[name][:, 1], alone[name][:, 1]):
+            torch.testing.assert_close(maps, expected, rtol=1e-9, atol=1e-12)

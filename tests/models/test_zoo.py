@@ -1,4 +1,4 @@
-"""Other people's networks: the right layers, and maps that agree with plain autograd."""
+"""Many networks: the right layers, and maps that agree with plain autograd."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_finds_the_decoder(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_maps_agree_with_plain_autograd(name: str) -> None:
     entry, model = ZOO[name], network(name)
-    inputs = images(entry, 2 if len(entry.image) == 3 else 1)
+    inputs = images(entry, 2 if name.startswith(("A plain", "MONAI")) and "3-D" not in name else 1)
     expected = reference(model, inputs, entry)
     before = state_of(model)
     for method, shortcuts in (("gradcam", True), ("gradcam", False), ("hirescam", True)):
@@ -113,7 +113,8 @@ def test_maps_agree_with_plain_autograd(name: str) -> None:
         assert_same(before, state_of(model))
         assert result.layers == tuple(entry.decoder)
         for layer in result.layers:
-            maps = expected[layer][method]
-            assert maps.any()
-            rounding = 1e-9 * float(expected[layer]["terms"].max())
-            torch.testing.assert_close(result[layer], maps, rtol=1e-8, atol=rounding)
+            largest = float(expected[layer]["terms"].max())
+            assert largest > 0
+            torch.testing.assert_close(
+                result[layer], expected[layer][method], rtol=1e-8, atol=1e-9 * largest
+            )

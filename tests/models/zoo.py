@@ -1,4 +1,4 @@
-"""Networks of other people's libraries, tiny, with random weights, and the layers to be found."""
+"""Networks, most of other people's libraries, with random weights, and the layers to be found."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import monai.networks.nets as monai
+import segmentation_models_pytorch as smp
 import torchvision.models.segmentation as torchvision
 import transformers
 from dynamic_network_architectures.architectures import unet as nnunet
 from torch import nn
+
+from tests import networks
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,48 @@ def add_both(name: str, side: int, layers: str, strides: str, build: Callable[[i
         image = (1, *[side] * dims)
         add(f"{name}, {dims}-D", image, layers, strides, functools.partial(build, dims))
 
+
+# -- written by hand -------------------------------------------------------------------------
+
+add("A plain U-Net", (1, 32, 32), "up1 up2 up3 up4", "8 4 2 1", networks.UNet)
+add(
+    "A plain U-Net, bilinear", (1, 35, 45), "up1 up2 up3 up4", "8 4 2 1",
+    lambda: networks.UNet(bilinear=True),
+)  # fmt: skip
+add("Upsampled by functions", (1, 16, 16), "k.aa k.r", "2 1", networks.Nameless)
+add(
+    "Without padding", (1, 108, 116), "up.0 up.1 up.2", "4 2 1",
+    lambda: networks.ValidUNet(width=4),
+)  # fmt: skip
+add("In three dimensions", (1, 8, 8, 8), "dec2 dec1", "2 1", networks.UNet3d)
+
+# -- segmentation-models-pytorch -------------------------------------------------------------
+
+BLOCKS = [f"decoder.blocks.{i}" for i in range(5)]
+DENSE = [f"decoder.blocks.x_0_{i}" for i in range(5)]
+LATERALS = ["decoder.fpn_lateral_blocks.0", "decoder.fpn_lateral_blocks.1"]
+
+#: What a person would choose: each stage's last map before the next upsampling, with its stride.
+SMP = {
+    "Unet": (BLOCKS, [16, 8, 4, 2, 1]),
+    "UnetPlusPlus": (DENSE, [16, 8, 4, 2, 1]),
+    "MAnet": (["decoder.center", *BLOCKS], [32, 16, 8, 4, 2, 1]),
+    "Linknet": (BLOCKS, [16, 8, 4, 2, 1]),
+    "FPN": (["decoder.p5", "decoder.p4", "decoder.p3", "decoder.merge"], [32, 16, 8, 4]),
+    "PAN": (["decoder.gau3", "decoder.gau2", "decoder.gau1"], [16, 8, 4]),
+    "DeepLabV3": (["decoder"], [8]),
+    "DeepLabV3Plus": (["decoder.aspp", "decoder.block2"], [16, 4]),
+    "UPerNet": (["decoder.psp", *LATERALS, "decoder.fusion_block"], [32, 16, 8, 4]),
+    "Segformer": (["decoder.mlp_stage.0", "decoder.fuse_stage"], [32, 4]),
+    "PSPNet": (["decoder"], [8]),
+}
+
+for architecture, (layers, strides) in SMP.items():
+    side = 128 if architecture == "PAN" else 64
+    add(
+        f"smp {architecture}", (3, side, side), " ".join(layers), " ".join(map(str, strides)),
+        functools.partial(getattr(smp, architecture), "resnet18", encoder_weights=None, classes=3),
+    )  # fmt: skip
 
 # -- MONAI -----------------------------------------------------------------------------------
 

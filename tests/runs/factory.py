@@ -48,6 +48,19 @@ class TinyUNet(nn.Module):
         return self.out(self.up2(torch.cat([up, first], dim=1)))
 
 
+class GatedTinyUNet(TinyUNet):
+    """The same with a gate behind the first upsampling, before both decoder layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.inc(x)
+        second = self.down(first)
+        up = nn.functional.interpolate(self.low(second), scale_factor=2)
+        up = up * torch.sigmoid(up.mean(dim=1, keepdim=True))
+        up = self.up1(torch.cat([up, second], dim=1))
+        up = nn.functional.interpolate(up, scale_factor=2)
+        return self.out(self.up2(torch.cat([up, first], dim=1)))
+
+
 def write_network(folder: Path) -> str:
     """Write the network's code; gives its MODEL."""
     path = folder / "net.py"

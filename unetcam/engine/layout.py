@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+#: By how much a map's strides may differ between its axes, with room to spare: in a plane by
+#: rounding and borders, in a volume by pooling that spares the slices.
+_APART = {2: 2, 3: 8}
+
 
 class UnclearError(Exception):
     """What a tensor holds can't be told from its shape: a run has to be traced."""
@@ -30,11 +34,10 @@ def is_clearly_map(shape: Sequence[int], size: Sequence[int]) -> bool:
     >>> is_clearly_map((2, 16, 16, 64), size=(128, 128))
     False
     """
-    if len(shape) != len(size) + 2:
+    if len(shape) != len(size) + 2 or len(size) not in _APART:
         return False
     strides = [side / own for side, own in zip(size, shape[1:-1], strict=True)]
-    # Sides of one stride are alike up to rounding and borders, with room to spare.
-    return max(strides) > 2 * min(strides)
+    return max(strides) > _APART[len(size)] * min(strides)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from unetcam.engine.layout import Layout
+from unetcam.errors import LayerError
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,19 @@ class Point:
     def is_whole(self) -> bool:
         """Whether it is the output of a module that runs once, as the module gave it."""
         return self.run is None and self.layout is None and self.entry is None
+
+    def whole(self, name: str) -> nn.Module:
+        """The module whose output it is.
+
+        Raises
+        ------
+        LayerError
+            Where it is one of several runs, a part, or tokens, which can't be put in anew.
+        """
+        if not self.is_whole:
+            raise LayerError(
+                f"The layer '{name}' is one of several runs, a part of a stage or holds tokens, "
+                "and this needs the map that a module gives: choose a layer of maps, or a method "
+                "made of gradients."
+            )
+        return self.module

@@ -30,6 +30,7 @@ class Recording:
     def __init__(self, model: nn.Module, layer: nn.Module, images: Tensor) -> None:
         self.outputs: dict[nn.Module, Any] = {}
         self.layer = layer
+        self._batch = len(images)
         self._activations: list[Any] = []
         self._open: list[list[nn.Module]] = []
         self._calls: dict[nn.Module, int] = {}
@@ -75,11 +76,15 @@ class Recording:
             self._open[-1].append(module)
 
     @contextmanager
-    def replayed(self, activation: Callable[[], Tensor]) -> Iterator[None]:
-        """Inside, the recorded modules answer at once, and the layer gives `activation`."""
+    def replayed(self, activation: Callable[[], Tensor], times: int = 1) -> Iterator[None]:
+        """Inside, the recorded modules answer at once, and the layer gives `activation`.
+
+        With `times` the answers are repeated along the batch, as ``images.repeat(times, ...)``
+        repeats the images that the model has to be called with.
+        """
         with ExitStack() as stack:
             for module, output in self.outputs.items():
-                _answer(stack, module, partial(_detached, output))
+                _answer(stack, module, partial(_repeated, output, self._batch, times))
             _answer(stack, self.layer, activation)
             yield
 
@@ -91,6 +96,17 @@ def _answer(stack: ExitStack, module: nn.Module, give: Callable[[], Any]) -> Non
     """
     module.__dict__["_call_impl"] = lambda *args, **kwargs: give()
     stack.callback(module.__dict__.pop, "_call_impl", None)
+
+
+def _repeated(output: Any, batch: int, times: int) -> Any:
+    """A copy that is repeated along the batch, where a tensor has one."""
+
+    def one(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.ndim or len(value) != batch:
+            return _detached(value)
+        return value.detach().repeat(times, *[1] * (value.ndim - 1))
+
+    return tree_map(one, output)
 
 
 def _detached(output: Any) -> Any:

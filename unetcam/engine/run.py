@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from unetcam.engine.points import Point
+
+
+class Named(Protocol):
+    """What a map is of."""
+
+    @property
+    def name(self) -> str: ...
 
 
 class Scored(Protocol):
@@ -24,6 +31,25 @@ class Scored(Protocol):
     def everywhere(self) -> bool: ...
 
 
+class Scoring(Protocol):
+    """Gives the targets' scores from logits, in the targets' order.
+
+    Regions that depend on the prediction are read from `reference`, where it is given: the score
+    of a perturbed image is that of the same pixels as before.
+    """
+
+    def __call__(self, logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]: ...
+
+
+class Picking(Protocol):
+    """Picks the logits (B, C, *spatial) from whatever the model returned.
+
+    `images` is what the model was given, where that is not the run's own images.
+    """
+
+    def __call__(self, returned: Any, images: Tensor = ...) -> Tensor: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A network on a batch of images, to be explained at some layers for some targets.
@@ -35,10 +61,8 @@ class Run:
     images : Tensor
         (B, C, *spatial), finite, on the model's device.
     layers : Mapping of str to Point
-    score : callable
-        Gives the targets' scores from the logits, in the targets' order.
-    output : callable
-        Picks the logits (B, C, *spatial) from whatever the model returns.
+    score : Scoring
+    output : Picking
     shortcuts : bool
         Whether a backward leaves out what no map needs; the maps are the same up to rounding.
     channels_last : bool
@@ -51,8 +75,8 @@ class Run:
     model: nn.Module
     images: Tensor
     layers: Mapping[str, Point]
-    score: Callable[[Tensor], Sequence[Scored]]
-    output: Callable[[Any], Tensor]
+    score: Scoring
+    output: Picking
     shortcuts: bool = True
     channels_last: bool = False
     memory_budget: int | float | None = None
@@ -71,8 +95,15 @@ class Collected:
         target does not exist in the image.
     defined : Tensor
         (B, T) bool: whether the target exists in the image.
+    explained : tuple
+        What the T maps are of, where that is not the targets that were asked for.
+    channels : dict of str to Tensor
+        By layer, (B, T) int64: the channel that a map shows, where it shows a single one; -1 for
+        none.
     """
 
     logits: Tensor
     maps: dict[str, Tensor]
     defined: Tensor
+    explained: tuple[Named, ...] = ()
+    channels: dict[str, Tensor] = field(default_factory=dict)

@@ -1,7 +1,29 @@
 """How activations and gradients become a map: every method, registered by its name."""
 
-from unetcam.methods import gradient
+from unetcam.methods import (
+    activation,
+    attention,
+    baseline,
+    gradient,
+    perturbation,
+    smooth,
+    surrogate,
+)
 from unetcam.methods.gradient import GradientMethod
-from unetcam.methods.registry import Method, get, names
+from unetcam.methods.registry import Method, Wrapper, get, names, wrappers
 
-__all__ = ["GradientMethod", "Method", "get", "gradient", "names"]
+__all__ = [
+    "GradientMethod",
+    "Method",
+    "Wrapper",
+    "activation",
+    "attention",
+    "baseline",
+    "get",
+    "gradient",
+    "names",
+    "perturbation",
+    "smooth",
+    "surrogate",
+    "wrappers",
+]

@@ -8,12 +8,15 @@ what the formula gives.
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected, Run, collect
+from unetcam.methods.components import first_component
 from unetcam.methods.registry import Method, register
 
 
@@ -23,6 +26,8 @@ class GradientMethod(Method):
     `reduce` condenses one target's gradient as it arrives in the backward, `combine` makes the
     maps of all targets.
     """
+
+    family = "gradient"
 
     #: Whether `reduce` asks for no more of a gradient than each channel's spatial mean.
     needs_mean_only: ClassVar[bool] = False
@@ -48,8 +53,19 @@ class _ChannelWeighted(GradientMethod):
     """A map that is a weighted sum of the activation's channels."""
 
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
-        sums = torch.bmm(statistics, activation.flatten(2))
-        return sums.view(*statistics.shape[:2], *activation.shape[2:]).relu_()
+        return weighted(activation, statistics).relu_()
+
+
+def weighted(activation: Tensor, weights: Tensor) -> Tensor:
+    """The sums of an activation's channels (B, K, *spatial) by weights (B, T, K).
+
+    Returns
+    -------
+    Tensor
+        (B, T, *spatial).
+    """
+    sums = torch.bmm(weights, activation.flatten(2))
+    return sums.view(*weights.shape[:2], *activation.shape[2:])
 
 
 class _ElementWeighted(GradientMethod):
@@ -157,3 +173,128 @@ class LayerCAM(_ElementWeighted):
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return (activation * gradient.clamp(min=0)).sum(dim=1)
+
+
+@register
+class XGradCAM(_ChannelWeighted):
+    r"""Weighs each channel by its gradient's mean, each pixel as much as the activation there.
+
+    The weight is :math:`\sum G A / \sum A`: what the channel contributes to the score, to first
+    order, for each unit of its activation. A channel whose activation sums to zero gets no weight.
+    The paper has layers behind a ReLU in mind, where that is a silent channel; where activations
+    of both signs cancel, the weight is large and means little.
+
+    Examples
+    --------
+    >>> activation = torch.tensor([[[[1.0, 3.0]], [[0.0, 0.0]]]])
+    >>> gradient = torch.tensor([[[[2.0, -1.0]], [[5.0, 5.0]]]])
+    >>> XGradCAM().reduce(activation, gradient)  # (1*2 - 3*1) / (1 + 3)
+    tensor([[-0.2500,  0.0000]])
+    """
+
+    name = "xgradcam"
+    title = "XGrad-CAM"
+    formula = "relu(sum_k w^k A^k),  w^k = sum(G^k A^k) / sum(A^k)"
+    paper = "Fu et al., Axiom-based Grad-CAM, BMVC 2020"
+    when = "Layers behind a ReLU, where Grad-CAM's mean counts pixels at which nothing is active."
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        total = activation.flatten(2).sum(dim=2)
+        product = (activation * gradient).flatten(2).sum(dim=2)
+        silent = total == 0
+        return torch.where(silent, 0, product / torch.where(silent, 1, total))
+
+
+@register
+class GradCAMElementWise(_ElementWeighted):
+    """Multiplies activation and gradient, and keeps of each channel what speaks for the class.
+
+    HiResCAM with the ReLU before the sum: what one channel says against the class at a pixel can't
+    cancel what another says for it.
+
+    Examples
+    --------
+    >>> activation = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])
+    >>> gradient = torch.tensor([[[[2.0, 0.0]], [[-1.0, 1.0]]]])
+    >>> GradCAMElementWise().reduce(activation, gradient)
+    tensor([[[2., 0.]]])
+    """
+
+    name = "gradcam-elementwise"
+    title = "Grad-CAM, element-wise"
+    formula = "sum_k relu(G^k A^k)"
+    paper = "Pillai and Pirsiavash, Explainable Models with Consistent Interpretations, AAAI 2021"
+    when = "All evidence for a class, also where other channels speak against it."
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return (activation * gradient).clamp_(min=0).sum(dim=1)
+
+
+@register
+class EigenGradCAM(_ElementWeighted):
+    """The first principal component of activation times gradient.
+
+    The sign is that of :func:`~unetcam.methods.components.first_component`: the largest magnitude
+    is positive, as the component itself does not say what speaks for and what against the class.
+    """
+
+    name = "eigengradcam"
+    title = "Eigen-Grad-CAM"
+    formula = "relu(X v),  X = G A less each channel's mean, v its first right singular vector"
+    paper = (
+        "Gildenblat, pytorch-grad-cam, 2021, after Muhammad and Yeasin, Eigen-CAM, IJCNN 2020; "
+        "sign after Chung and Ying, Seg-Eigen-CAM, Applied Sciences 2025, equation 13"
+    )
+    when = "A cleaner map than HiResCAM's where many channels share one pattern."
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return first_component(activation * gradient)
+
+
+@register
+@dataclass(frozen=True)
+class SegXResCAM(_ElementWeighted):
+    """Multiplies the activation with the gradient's means over windows.
+
+    Between HiResCAM (a window of one pixel) and Grad-CAM (the whole map). The authors' code pools
+    by the maximum as well; only the mean leads to Grad-CAM.
+
+    Parameters
+    ----------
+    window : int, optional
+        The windows' side in pixels of the layer; None takes the whole map. At the far edges the
+        windows end with the map.
+
+    Examples
+    --------
+    >>> activation = torch.tensor([[[[1.0, 2.0, 1.0, 2.0]]]])
+    >>> gradient = torch.tensor([[[[4.0, 0.0, 0.0, 1.0]]]])
+    >>> SegXResCAM(window=2).reduce(activation, gradient)
+    tensor([[[2.0000, 4.0000, 0.5000, 1.0000]]])
+    """
+
+    window: int | None = 4
+
+    name = "seg-xres-cam"
+    title = "Seg-XRes-CAM"
+    formula = "relu(sum_k pooled(G^k) A^k),  pooled: each window's mean, at each of its pixels"
+    paper = "Hasany, Petitjean and Meriaudeau, Seg-XRes-CAM, CVPR Workshops 2023"
+    when = "A region's own evidence with less noise than HiResCAM's, and nearer than Grad-CAM's."
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window={self.window!r} must be a number of pixels above zero.")
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return (activation * self._pooled(gradient)).sum(dim=1)
+
+    def _pooled(self, gradient: Tensor) -> Tensor:
+        size = gradient.shape[2:]
+        if self.window is None or self.window >= max(size):
+            return gradient.mean(dim=tuple(range(2, gradient.ndim)), keepdim=True)
+        pool = F.avg_pool2d if len(size) == 2 else F.avg_pool3d
+        pooled = pool(gradient, [min(self.window, side) for side in size], ceil_mode=True)
+        for axis, side in enumerate(size, start=2):
+            at = torch.arange(side, device=gradient.device) // min(self.window, side)
+            pooled = pooled.index_select(axis, at)
+        return pooled

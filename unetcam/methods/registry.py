@@ -4,41 +4,104 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from typing import ClassVar, TypeVar
+from dataclasses import Field, fields, is_dataclass
+from importlib.util import find_spec
+from typing import Any, Literal, TypeVar
 
 from unetcam.engine import Collected, Run
 from unetcam.errors import UnetcamError
 
+Family = Literal["gradient", "activation", "perturbation", "baseline"]
+
 
 class Method(ABC):
-    """How a network's maps are made; a subclass states where it comes from."""
+    """How a network's maps are made; a subclass states where it comes from.
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    formula: ClassVar[str]
-    paper: ClassVar[str]
-    when: ClassVar[str]
+    One with settings is a frozen dataclass of them. Registered is the one with the defaults.
+
+    Attributes
+    ----------
+    name : str
+    title : str
+    family : {"gradient", "activation", "perturbation", "baseline"}
+    formula : str
+    paper : str
+    when : str
+        When it is of use, in one sentence.
+    per_target : bool
+        Whether there is a map for each target.
+    needs : tuple of str
+        Packages beyond unetcam's own, which the extra `extra` brings.
+    """
+
+    name: str
+    title: str
+    family: Family
+    formula: str
+    paper: str
+    when: str
+    per_target: bool = True
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+
+    def check(self) -> None:
+        """Raise :class:`~unetcam.errors.UnetcamError` where a package is missing."""
+        missing = [package for package in self.needs if find_spec(package) is None]
+        if missing:
+            raise UnetcamError(
+                f"{self.title} needs {' and '.join(missing)}: pip install 'unetcam[{self.extra}]'."
+            )
+
+    def suitable(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the decoder's layers, deepest first, that are explained if none is named."""
+        return layers
 
     @abstractmethod
     def explain(self, run: Run) -> Collected:
         """The raw maps of all layers and targets of a run."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by name; the seed is among them where something is drawn."""
+        declared: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        return {one.name: getattr(self, one.name) for one in declared if one.init}
+
+
+class Wrapper(Method):
+    """A method made of another one; its name is a prefix before the other's."""
+
+    prefix: str
+
+    def __init__(self, method: Method) -> None:
+        """Wrap a method, with the default settings."""
+
 
 _METHODS: dict[str, Method] = {}
+_WRAPPERS: dict[str, type[Wrapper]] = {}
 
 M = TypeVar("M", bound=type[Method])
+W = TypeVar("W", bound=type[Wrapper])
 
 
 def register(method: M) -> M:
     """Class decorator: make a method known by its name."""
-    if method.name in _METHODS:
-        raise ValueError(f"a method named {method.name!r} is already registered")
-    _METHODS[method.name] = method()
+    one = method()
+    if one.name in _METHODS:
+        raise ValueError(f"a method named {one.name!r} is already registered")
+    _METHODS[one.name] = one
     return method
 
 
+def register_wrapper(wrapper: W) -> W:
+    """Class decorator: let a prefix before a method's name mean this wrapper around it."""
+    if wrapper.prefix in _WRAPPERS:
+        raise ValueError(f"a wrapper with the prefix {wrapper.prefix!r} is already registered")
+    _WRAPPERS[wrapper.prefix] = wrapper
+    return wrapper
+
+
 def names() -> tuple[str, ...]:
-    """The registered methods' names.
+    """The registered methods' names, without those of :func:`wrappers`.
 
     >>> "gradcam" in names()
     True
@@ -46,14 +109,31 @@ def names() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
+def wrappers() -> tuple[type[Wrapper], ...]:
+    """What can be made of any method, by a prefix before its name.
+
+    >>> [one.prefix for one in wrappers()]
+    ['smooth-']
+    """
+    return tuple(_WRAPPERS.values())
+
+
 def get(name: str) -> Method:
-    """The method of that name.
+    """The method of that name, with its default settings.
 
     Raises
     ------
     UnetcamError
         For an unknown name; the message gives the nearest ones.
+
+    Examples
+    --------
+    >>> get("smooth-gradcam").title
+    'Grad-CAM, smoothed'
     """
+    for prefix, wrapper in _WRAPPERS.items():
+        if name.startswith(prefix):
+            return wrapper(get(name.removeprefix(prefix)))
     if name not in _METHODS:
         near = difflib.get_close_matches(name, _METHODS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(_METHODS)}."

@@ -67,7 +67,8 @@ class FeatureGraph:
         self.maps.append(node.layout is not None)
         bordered = "pad" in node.op  # a border is taken off again by what follows
         own = None if carried and bordered else node.grid
-        self.extents.append(max(carried, key=math.prod) if own is None else own)
+        unplaced = max(carried, key=math.prod, default=(1,) * self.dims)
+        self.extents.append(unplaced if own is None else own)
         self.strides.append(self._stride(node))
         inherited = bool(node.inputs) and all(self.context[before] for before in node.inputs)
         self.context.append(self._is_pooled(node) or (inherited and not self.growth(node)))
@@ -83,7 +84,8 @@ class FeatureGraph:
 
     def _stride(self, node: Node) -> int:
         if not node.inputs:
-            return 1
+            whole = math.prod(self.extents[self.image]) / math.prod(self.extents[node.index])
+            return max(1, round(math.pow(whole, 1 / self.dims)))
         before = self._largest(node)
         ratios = self._ratios(node, before)
         ratio = math.prod(ratios) ** (1 / self.dims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakSet
 
@@ -17,6 +17,9 @@ from unetcam.models.output import Output
 from unetcam.models.table import LayerTable
 from unetcam.models.topology import table_of
 from unetcam.models.tracing import Call, Trace, trace
+
+#: Which of the decoder's layers, deepest first, are explained if none is named.
+Choose = Callable[[tuple[str, ...]], tuple[str, ...]]
 
 _WRAPPERS = ("module.", "_orig_mod.")
 #: Modules that a traced run has shown to give maps, which is a matter of their code: a later
@@ -147,7 +150,11 @@ def presumed(model: nn.Module, wanted: Sequence[Address], inputs: Inputs) -> See
 
 
 def see(
-    model: nn.Module, wanted: Sequence[Address] | None, inputs: Inputs, output: Output | None
+    model: nn.Module,
+    wanted: Sequence[Address] | None,
+    inputs: Inputs,
+    output: Output | None,
+    choose: Choose = lambda layers: layers,
 ) -> Seen:
     """Run the model once and see where each of the layers is tapped.
 
@@ -156,10 +163,11 @@ def see(
     model : nn.Module
         Left as found.
     wanted : sequence of Address or None
-        None: the decoder's layers.
+        None: the decoder's layers, as many as `choose` takes.
     inputs : Tensor, tuple or dict
     output : callable or None
         Picks the logits from what the model returns.
+    choose : callable
 
     Raises
     ------
@@ -176,7 +184,7 @@ def see(
                 "No decoder layer was found in the model: name the layers yourself with "
                 "layers=[...] (model.named_modules() lists them)."
             )
-        wanted = addresses(model, table.decoder)
+        wanted = addresses(model, choose(table.decoder))
     runs: dict[str, list[Call]] = {}
     for call in sorted(run.calls, key=lambda call: call.start):
         runs.setdefault(call.name, []).append(call)

@@ -197,7 +197,11 @@ def _rearranged(
         if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
             return leaf
         at = known(leaf)
-        return torch.full(leaf.shape, _NOWHERE) if at is None else at.spelled_out(leaf.shape)
+        return (
+            torch.full(leaf.shape, _NOWHERE, dtype=torch.int32)
+            if at is None
+            else at.spelled_out(leaf.shape)
+        )
 
     try:
         moved = func(*tree_map(numbers, args), **tree_map(numbers, kwargs))
@@ -218,7 +222,7 @@ def _row(layout: Layout, length: int) -> Tensor:
     """The pixels' numbers in raster order, with those tokens that are none."""
     pixels = math.prod(layout.grid)
     after = length - layout.start - pixels
-    return F.pad(torch.arange(pixels), [layout.start, after], value=_NOWHERE)
+    return F.pad(torch.arange(pixels, dtype=torch.int32), [layout.start, after], value=_NOWHERE)
 
 
 def _settled(grid: tuple[int, ...], numbers: Tensor | None, shape: Sequence[int]) -> Places | None:
@@ -247,7 +251,7 @@ def _raster(grid: tuple[int, ...], numbers: Tensor, read: _Reading) -> Layout | 
     there = torch.nonzero(row >= 0).flatten()
     if not len(there) or int(there[-1] - there[0]) + 1 != len(there):
         return None
-    read_off = read(torch.arange(math.prod(grid)).view(grid), row[there])
+    read_off = read(torch.arange(math.prod(grid), dtype=torch.int32).view(grid), row[there])
     return None if read_off is None else Layout(read_off, start=int(there[0]))
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 
 from unetcam.engine.layout import Layout
 from unetcam.engine.points import Entry
+from unetcam.models.drawing import drawn
 
 Stage = Literal["encoder", "bottleneck", "decoder", "head"]
 
@@ -103,6 +104,10 @@ class LayerTable(Sequence[LayerInfo]):
     def strides(self) -> dict[str, int]:
         """Each layer's stride by its name."""
         return {layer.name: layer.stride for layer in self}
+
+    def drawn(self) -> str:
+        """The layers as a U, for a monospaced font; see :func:`~unetcam.models.drawing.drawn`."""
+        return drawn(self)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict per layer, ready for JSON or a data frame."""

@@ -249,10 +249,14 @@ class _Topology:
             ]
             if givers:
                 return min(givers, key=lambda call: call.depth).name
-            # Of a map and the gate it is multiplied with, the map is the larger.
+            # Of a map and the gate it is multiplied with, the map is the feature.
             node = max(
                 self.nodes[node].inputs,
-                key=lambda index: (math.prod(self.graph.extents[index]), index),
+                key=lambda index: (
+                    not self.ways.is_gate(index),
+                    math.prod(self.graph.extents[index]),
+                    index,
+                ),
             )
         return "input"
 

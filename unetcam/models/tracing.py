@@ -234,9 +234,7 @@ def trace(model: nn.Module, example: Inputs, output: Output | None = None) -> Tr
     -------
     Trace
     """
-    given = first_of(example)
-    image = image_of(given)
-    recorder = _Recorder(image.ndim - 2)
+    recorder = _Recorder(image_of(example).ndim - 2)
     calls: list[Call] = []
     open_calls: list[int] = []
 
@@ -268,6 +266,8 @@ def trace(model: nn.Module, example: Inputs, output: Output | None = None) -> Tr
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(enter(name)).remove)
             stack.callback(module.register_forward_hook(leave(name)).remove)
+        given = first_of(example)
+        image = image_of(given)
         run = bound(model, given)
         stack.enter_context(recorder)
         start, *_ = [

@@ -84,6 +84,7 @@ class Ways:
             other
             for other in node.inputs
             if other != before
+            and not self.is_gate(other)
             and self.graph.extents[other] == self.graph.extents[node.index]
             and not self._origins[other] >> last_up & 1
         ]

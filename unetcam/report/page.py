@@ -20,7 +20,9 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from unetcam import methods
 from unetcam._version import __version__
+from unetcam.errors import UnetcamError
 from unetcam.report import figures, tables
 from unetcam.report.examples import Example
 from unetcam.report.findings import find_in_rows
@@ -47,12 +49,6 @@ _PACKING = 2
 #: Characters of the layers' names in the header; a longer list is told by its ends.
 LONGEST_LIST = 60
 
-METHODS = {
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-}
 TARGETS = {
     "class": "each class's mean score over the whole image",
     "predicted": "each class's mean score over the pixels predicted as it",
@@ -293,13 +289,21 @@ def _facts(run: RunLike, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         layers = f"from {run.layers[0]} to {run.layers[-1]}"
     facts = [
         ("Model", str(config.get("model", ""))),
-        ("Method", METHODS.get(method, method)),
+        ("Method", _title(method)),
         ("Explained", TARGETS.get(target, target)),
         ("Layers", f"{len(run.layers)}, deepest first: {layers}"),
         ("Images", images),
         ("Date", _date(str(run.meta.get("finished") or run.meta.get("started") or ""))),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _title(method: str) -> str:
+    """The method's title; its name, where a run was made with one that this version lacks."""
+    try:
+        return methods.get(method).title
+    except UnetcamError:
+        return method
 
 
 def _model_name(config: Mapping[str, Any]) -> str:

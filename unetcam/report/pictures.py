@@ -35,9 +35,10 @@ def write_maps(
     """Explain single images and write what is seen: what ``unetcam map`` does.
 
     For every image there is a folder with one PNG per layer and class, the map (scaled by its own
-    maximum) over the image, and ``maps.npz``: ``classes`` (T,), ``layers`` (L,),
-    ``prediction`` (H, W) int64, and for every layer ``map:<layer>`` (T, H, W), raw, float32. All
-    in the image's own frame. A network of volumes explains NIfTI and NRRD files whole: see
+    maximum) over the image, and ``maps.npz``: ``classes``, ``layers`` (L,), ``explained`` (T,),
+    what the maps are of (the classes, or the ranks of the method "channels"), ``prediction``
+    (H, W) int64, and for every layer ``map:<layer>`` (T, H, W), raw, float32. All in the image's
+    own frame. A network of volumes explains NIfTI and NRRD files whole: see
     :func:`unetcam.report.volumes.write_volume_maps`.
 
     Parameters
@@ -72,13 +73,14 @@ def write_maps(
             f"Maps of the target '{how.target}' need masks: use --target class or predicted, or "
             "`unetcam report` for images with masks."
         )
-    methods.get(how.method)
+    method = methods.get(how.method)
+    method.check()
     samples, skipped = _samples(images)
     network = open_network(model)
     names = tuple(f"class {index}" for index in range(network.classes))
     table = ClassTable(names) if classes is None else ClassTable.parse(classes)
     check_class_count(network, table)
-    layers, strides = choose_layers(network, how.layers)
+    layers, strides = choose_layers(network, how.layers, method)
     tiles = tiles_of(how.tile, how.overlap, network.dims, network.stride)
     if network.dims == 3:
         samples, others = whole_volumes(samples)
@@ -157,6 +159,7 @@ def _write(folder: Path, picture: Picture, table: ClassTable) -> list[Path]:
     arrays = {
         "classes": np.array(table.names),
         "layers": np.array(list(picture.maps)),
+        "explained": np.array(picture.names),
         "prediction": picture.prediction,
         **{f"map:{layer}": maps for layer, maps in picture.maps.items()},
     }
@@ -164,11 +167,11 @@ def _write(folder: Path, picture: Picture, table: ClassTable) -> list[Path]:
     with replacing(raw) as draft, draft.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
     written = [raw]
-    class_files = file_names(table.names)
+    names = file_names(picture.names)
     for layer, layer_file in zip(picture.maps, file_names(list(picture.maps)), strict=True):
-        for index, class_file in enumerate(class_files):
+        for index, name in enumerate(names):
             drawn = overlay(item.image, picture.scaled(layer, index))
-            path = folder / f"{layer_file}.{class_file}.png"
+            path = folder / f"{layer_file}.{name}.png"
             with replacing(path) as draft, draft.open("wb") as handle:
                 Image.fromarray(drawn).save(handle, "PNG")
             written.append(path)

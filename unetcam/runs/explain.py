@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unetcam import methods
 from unetcam.analysis import Geometry, measure
 from unetcam.cam import UNetCAM
 from unetcam.data import Frame, Item
@@ -63,10 +64,13 @@ class View:
     items : tuple of Item
     prediction : Tensor
         (B, H, W) int64, in the images' own frame, on the device.
+    names : tuple of str
+        What the T maps are of: the classes, or what else the method has maps of.
     """
 
     items: tuple[Item, ...]
     prediction: Tensor
+    names: tuple[str, ...]
     _result: CAMResult
     _at: Tensor
     _frame: Frame
@@ -109,6 +113,7 @@ class Explainer:
         self.device = torch.device("cpu") if tensor is None else tensor.device
         self._dtype = torch.float32 if tensor is None else tensor.dtype
         self._cam = UNetCAM(model, layers=list(layers), method=settings.method)
+        self._per_target = methods.get(settings.method).per_target
 
     def __enter__(self) -> Explainer:
         self._cam.__enter__()
@@ -137,13 +142,17 @@ class Explainer:
             wanted = targets_for(kind, classes, items, self.device)
             result = self._explained(images, wanted)
         logits = _resized(result.logits.float(), size)
+        names = self.settings.class_names
+        if not self._per_target:
+            names = tuple(one.name for one in result.targets)
         groups: dict[Frame, list[int]] = {}
         for position, item in enumerate(items):
             groups.setdefault(item.prepared.frame, []).append(position)
         for frame, positions in groups.items():
             at = torch.tensor(positions, device=self.device)
             prediction = predict(frame.restore(logits.index_select(0, at)))
-            yield View(tuple(items[i] for i in positions), prediction, result, at, frame, size)
+            images_here = tuple(items[i] for i in positions)
+            yield View(images_here, prediction, names, result, at, frame, size)
 
     def _explained(self, images: Tensor, targets: Sequence[Target]) -> CAMResult:
         if self.settings.tiles is None:
@@ -234,7 +243,10 @@ class Explainer:
             prediction = view.prediction.cpu().numpy()
             for position, item in enumerate(view.items):
                 found[id(item)] = Picture(
-                    item, prediction[position], {name: m[position] for name, m in maps.items()}
+                    item,
+                    prediction[position],
+                    {name: m[position] for name, m in maps.items()},
+                    view.names,
                 )
         return [found[id(item)] for item in items]
 
@@ -250,11 +262,14 @@ class Picture:
         In the image's own frame, like the maps.
     maps : Mapping of str to ndarray of float32, (T, H, W)
         By layer: the raw maps of all classes.
+    names : tuple of str
+        What the T maps are of.
     """
 
     item: Item
     prediction: NDArray[np.int64]
     maps: Mapping[str, NDArray[np.float32]]
+    names: tuple[str, ...]
 
     def scaled(self, layer: str, class_index: int) -> NDArray[np.float32]:
         """One map divided by its own maximum; zeros stay zeros and NaN stays NaN."""

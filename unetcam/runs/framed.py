@@ -111,8 +111,8 @@ class FramedTruth(Target):
     def check(self, logits: Tensor) -> None:
         self._of(_at_size_of(logits, self.truth)).check(logits)
 
-    def score(self, logits: Tensor) -> Score:
-        return self._of(_at_size_of(logits, self.truth)).score(logits)
+    def score(self, logits: Tensor, reference: Tensor | None = None) -> Score:
+        return self._of(_at_size_of(logits, self.truth)).score(logits, reference)
 
     def _of(self, truth: Tensor) -> Target:
         return _OF_TRUTH[self.kind](self.class_index, truth)

@@ -14,6 +14,7 @@ from unetcam import methods
 from unetcam.cam import UNetCAM
 from unetcam.data import ClassTable, Preprocessing, Sample, Skipped, find_samples, require_any
 from unetcam.errors import LayerError, ModelError, RunError
+from unetcam.methods import Method
 from unetcam.models import load_model, parse_model_args
 from unetcam.models.loading import has_random_weights
 from unetcam.models.support import check_supported
@@ -256,16 +257,16 @@ def _by(size: Sequence[int]) -> str:
 
 
 def choose_layers(
-    network: Network, names: Sequence[str] | None
+    network: Network, names: Sequence[str] | None, method: Method
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The layers to explain and their strides: the named ones, or every decoder layer.
+    """The layers to explain and their strides: the named ones, or what suits the method.
 
     Raises
     ------
     LayerError
         For an unknown layer, or if no decoder layer was found.
     """
-    chosen = tuple(names) if names is not None else network.table.decoder
+    chosen = method.suitable(network.table.decoder) if names is None else tuple(names)
     if not chosen:
         raise LayerError(
             "No decoder layer was found in the network: name the layers with --layers "
@@ -338,13 +339,19 @@ def plan_run(
         workers=workers,
         limit=data.limit,
     )
-    methods.get(how.method)
+    method = methods.get(how.method)
+    method.check()
+    if not method.per_target:
+        raise RunError(
+            f"The method '{how.method}' has maps of channels, and a report measures one for each "
+            "class: choose another method, or look at the maps with `unetcam map`."
+        )
     choose_device(model.device)
     classes = ClassTable.parse(data.classes, ignore_index=data.ignore_index)
     samples, skipped = _samples(data, classes)
     network = open_network(model, volumes=False)
     check_class_count(network, classes)
-    layers, strides = choose_layers(network, how.layers)
+    layers, strides = choose_layers(network, how.layers, method)
     preprocessing = preprocessing_of(network, model.size, how)
     digests = file_digests([path for sample in samples for path in sample.files])
     config = RunConfig(

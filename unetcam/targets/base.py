@@ -62,8 +62,17 @@ class Target(ABC):
         """Raise :class:`~unetcam.errors.TargetError` where this target can't apply to `logits`."""
 
     @abstractmethod
-    def score(self, logits: Tensor) -> Score:
-        """The score of every image of the batch, from logits (B, C, *spatial)."""
+    def score(self, logits: Tensor, reference: Tensor | None = None) -> Score:
+        """The score of every image of the batch.
+
+        Parameters
+        ----------
+        logits : Tensor
+            (B, C, *spatial).
+        reference : Tensor, optional
+            Logits that a region is read from where it is one of the prediction, so that it stays
+            the same while the image is perturbed; `logits` by default.
+        """
 
     def for_image(self, index: int) -> Target:
         """The target that stands for one image of the batch."""
@@ -159,10 +168,10 @@ class RegionScore(Target):
         if self._frame is not None:
             self._frame.check(logits)
 
-    def score(self, logits: Tensor) -> Score:
+    def score(self, logits: Tensor, reference: Tensor | None = None) -> Score:
         values = self.values(logits)
         channel = self.channel(logits)
-        region = self.pixels(logits)
+        region = self.pixels(logits if reference is None else reference)
         if region is None:
             present = torch.ones(len(values), dtype=torch.bool, device=values.device)
             mean = values.reshape(len(values), -1).mean(dim=1)

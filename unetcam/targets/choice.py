@@ -61,7 +61,7 @@ class Function(Target):
     def check(self, logits: Tensor) -> None:
         """What the function gives is seen when it is called."""
 
-    def score(self, logits: Tensor) -> Score:
+    def score(self, logits: Tensor, reference: Tensor | None = None) -> Score:
         # What flows back through an undefined score is NaN, and must not reach the logits.
         shielded = logits.view_as(logits)
         value = self.function(shielded)
@@ -134,8 +134,11 @@ class PerImage(Target):
         for image, target in enumerate(self._each):
             target.check(logits[image : image + 1])
 
-    def score(self, logits: Tensor) -> Score:
-        scores = [target.score(logits[i : i + 1]) for i, target in enumerate(self._each)]
+    def score(self, logits: Tensor, reference: Tensor | None = None) -> Score:
+        scores = [
+            target.score(logits[i : i + 1], None if reference is None else reference[i : i + 1])
+            for i, target in enumerate(self._each)
+        ]
         channels = {score.channel for score in scores}
         return Score(
             torch.cat([score.value for score in scores]),

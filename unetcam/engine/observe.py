@@ -1,0 +1,250 @@
+"""Forwards without a graph: what the layers gave, and how scores move when something is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unetcam.engine.budget import chunked, memory_bytes
+from unetcam.engine.replay import Recording
+from unetcam.engine.run import Collected, Run
+from unetcam.engine.state import preserved
+from unetcam.engine.taps import Taps
+from unetcam.engine.tensors import at_least_single, plain_images
+from unetcam.errors import NumericalError
+
+#: Channels that a forward is taken to hold at full size, for the size of a chunk.
+_TYPICAL_WIDTH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """A forward of a run's images, to be compared with further ones.
+
+    Attributes
+    ----------
+    run : Run
+    images : Tensor
+        (B, C, *spatial), without a graph.
+    activations : dict of str to Tensor
+        What each layer gave, (B, K, *layer_spatial), in at least single precision.
+    logits : Tensor
+        (B, C, *spatial), detached.
+    values : Tensor
+        (B, T), the targets' scores.
+    defined : Tensor
+        (B, T) bool.
+    """
+
+    run: Run
+    images: Tensor
+    activations: dict[str, Tensor]
+    logits: Tensor
+    values: Tensor
+    defined: Tensor
+    _precision: Callable[[], AbstractContextManager[object]]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's logits of some images, in the caller's precision."""
+        with self._precision():
+            return self.run.output(self.run.model(images), images)
+
+    def responses(self, indices: Tensor, perturb: Callable[[Tensor], Tensor]) -> Tensor:
+        """The targets' scores of perturbed images, their regions held as they were.
+
+        Parameters
+        ----------
+        indices : Tensor
+            (N,) what `perturb` tells the perturbations apart by.
+        perturb : callable
+            Gives the images (n, B, C, *spatial) of a chunk of n indices.
+
+        Returns
+        -------
+        Tensor
+            (N, B, T).
+
+        Raises
+        ------
+        NumericalError
+            For a score that is not finite.
+        """
+
+        def answer(chunk: Tensor) -> Tensor:
+            images = perturb(chunk).to(self.images.dtype)
+            return self._scores(images.flatten(0, 1), len(chunk))
+
+        return self._in_chunks(answer, indices)
+
+    def responses_of(self, position: int, images: Tensor) -> Tensor:
+        """The targets' scores of perturbed copies of one image of the batch.
+
+        Parameters
+        ----------
+        position : int
+            Which image.
+        images : Tensor
+            (N, C, *spatial).
+
+        Returns
+        -------
+        Tensor
+            (N, T).
+
+        Raises
+        ------
+        NumericalError
+            For a score that is not finite.
+        """
+
+        def answer(chunk: Tensor) -> Tensor:
+            logits = self.forward(chunk)
+            # A target may hold a mask for each image, so that it is asked about the whole batch.
+            batches = self.logits.expand(len(chunk), *self.logits.shape).clone()
+            batches[:, position] = logits
+            return torch.stack([_values(self.run, one, self.logits)[position] for one in batches])
+
+        return _finite(torch.cat(chunked(answer, images, self._each(1), self._memory)))
+
+    def rows(self) -> int:
+        """How many copies of one image a chunk holds."""
+        return max(1, self._memory // self._each(1))
+
+    def replays(
+        self, name: str, indices: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """The targets' scores with one layer's activation perturbed; only what is behind it runs.
+
+        Parameters
+        ----------
+        name : str
+            One of the run's layers.
+        indices : Tensor
+            (N,) what `perturb` tells the perturbations apart by.
+        perturb : callable
+            Gives, from the activation as the layer gave it and a chunk of n indices, the
+            activations (n, B, K, *layer_spatial).
+
+        Returns
+        -------
+        Tensor
+            (N, B, T).
+
+        Raises
+        ------
+        NumericalError
+            For a score that is not finite.
+        """
+        with self._precision():
+            module = self.run.layers[name].whole(name)
+            recording = Recording(self.run.model, module, self.images)
+
+        def answer(chunk: Tensor) -> Tensor:
+            times = len(chunk)
+            changed = perturb(recording.activation, chunk).flatten(0, 1)
+            images = self.images.repeat(times, *[1] * (self.images.ndim - 1))
+            with recording.replayed(lambda: changed, times):
+                return self._scores(images, times)
+
+        return self._in_chunks(answer, indices)
+
+    def collected(self, maps: Mapping[str, Tensor]) -> Collected:
+        """What a method returns, from maps (B, T, *layer_spatial), T = 1 for all targets alike."""
+        return Collected(
+            self.logits,
+            {name: undefined_to_nan(one, self.defined) for name, one in maps.items()},
+            self.defined,
+        )
+
+    def _scores(self, images: Tensor, times: int) -> Tensor:
+        logits = self.forward(images)
+        parts = logits.reshape(times, len(self.images), *logits.shape[1:])
+        return torch.stack([_values(self.run, part, self.logits) for part in parts])
+
+    def _in_chunks(self, answer: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
+        each = self._each(len(self.images))
+        return _finite(torch.cat(chunked(answer, indices, each, self._memory)))
+
+    def _each(self, images: int) -> int:
+        """Bytes that a forward of so many images is taken to hold."""
+        width = max(_TYPICAL_WIDTH, self.logits.shape[1])
+        return 4 * width * images * self.images[0, 0].numel() * self.images.element_size()
+
+    @property
+    def _memory(self) -> int:
+        return memory_bytes(self.run.memory_budget, self.images.device)
+
+
+@contextmanager
+def observed(run: Run) -> Iterator[Observation]:
+    """Run one forward and keep what the layers gave; inside, the model is as in `preserved`.
+
+    No graph is built inside, and arithmetic keeps its precision: the caller's autocast is for the
+    network's forwards alone.
+
+    Raises
+    ------
+    LayerError
+        For a layer that the forward never reaches, or that gives no feature map.
+    NumericalError
+        For NaN or infinity; the message says where it was seen first.
+    """
+    device = run.images.device.type
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+    def precision() -> AbstractContextManager[object]:
+        return torch.autocast(device, dtype, enabled=enabled)
+
+    with preserved(run.model), torch.no_grad(), torch.autocast(device, enabled=False):
+        images = plain_images(run.images)
+        with Taps(run.layers, _unused) as taps:
+            with precision():
+                logits = run.output(run.model(images))
+            taps.seal()
+            activations = {name: at_least_single(taps.activations[name]) for name in run.layers}
+        _check_finite(images, activations, logits)
+        scores = run.score(at_least_single(logits))
+        values = torch.stack([score.value for score in scores], dim=1)
+        defined = torch.stack([score.defined for score in scores], dim=1)
+        yield Observation(run, images, activations, logits, values, defined, precision)
+
+
+def undefined_to_nan(maps: Tensor, defined: Tensor) -> Tensor:
+    """Maps (B, T or 1, *spatial) with NaN for the targets that don't exist in the image."""
+    absent = ~defined.view(*defined.shape, *[1] * (maps.ndim - 2))
+    return maps.masked_fill(absent, torch.nan)
+
+
+def _finite(values: Tensor) -> Tensor:
+    if not torch.isfinite(values).all():
+        raise NumericalError(
+            "NaN or infinity in the scores of a perturbed input: check the network, or run without "
+            "half precision."
+        )
+    return values
+
+
+def _unused(name: str, activation: Tensor, gradient: Tensor) -> None:
+    """No gradient comes where no graph is built."""
+
+
+def _values(run: Run, logits: Tensor, reference: Tensor) -> Tensor:
+    scores = run.score(at_least_single(logits), at_least_single(reference))
+    return torch.stack([score.value for score in scores], dim=1)
+
+
+def _check_finite(images: Tensor, activations: Mapping[str, Tensor], logits: Tensor) -> None:
+    places = [("the input images", images)]
+    places += [(f"the activation of layer '{name}'", value) for name, value in activations.items()]
+    places += [("the logits", logits)]
+    finite = torch.stack([torch.isfinite(value).all() for _, value in places]).tolist()
+    for (place, _), fine in zip(places, finite, strict=True):
+        if not fine:
+            raise NumericalError(
+                f"NaN or infinity in {place}: check the preprocessing and the checkpoint, or run "
+                "without half precision."
+            )

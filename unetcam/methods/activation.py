@@ -1,0 +1,271 @@
+r"""Methods made of activations.
+
+Throughout, :math:`A^k` is channel k of the layer's activation as the layer gave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unetcam.engine import Collected, Run, collect, observed
+from unetcam.engine.observe import undefined_to_nan
+from unetcam.engine.run import Scored
+from unetcam.errors import LayerError
+from unetcam.methods.components import first_component
+from unetcam.methods.gradient import weighted
+from unetcam.methods.registry import Method, register
+
+
+@register
+@dataclass(frozen=True)
+class EigenCAM(Method):
+    """The first principal component of the activation: what the layer sees most of.
+
+    It knows nothing of a target, so that all targets get the same map. The sign is that of
+    :func:`~unetcam.methods.components.first_component`: the largest magnitude is positive.
+
+    Parameters
+    ----------
+    centred : bool
+        Whether each channel's mean is taken off first, as for a principal component. The paper's
+        equation leaves it in; then the map of a layer behind a ReLU is mostly its mean activation.
+    """
+
+    centred: bool = True
+
+    name = "eigencam"
+    title = "Eigen-CAM"
+    family = "activation"
+    formula = "relu(A v),  v the first right singular vector of A less each channel's mean"
+    paper = (
+        "Muhammad and Yeasin, Eigen-CAM, IJCNN 2020; "
+        "sign after Chung and Ying, Seg-Eigen-CAM, Applied Sciences 2025, equation 13"
+    )
+    when = "What a layer responds to, whatever the class; the map is the same for all targets."
+
+    def explain(self, run: Run) -> Collected:
+        with observed(run) as seen:
+            return seen.collected(
+                {name: self._map(one)[:, None] for name, one in seen.activations.items()}
+            )
+
+    def _map(self, activation: Tensor) -> Tensor:
+        return first_component(activation, centred=self.centred).relu_()
+
+
+@register
+class CAM(Method):
+    r"""Weighs each channel by the weight that a linear head gives it for the target's class.
+
+    The layer has to feed the head: between it and the logits there is nothing but a linear map of
+    the channels, the same at each pixel (a 1x1 convolution, a linear layer on tokens), and what
+    treats all channels alike (dropout, interpolation). No name or type is looked at. At such a
+    layer, and only there, the gradient of a weighted sum of a class's logits is the head's weights
+    times one pattern that all channels share, whatever the pattern of the sum; that is how the
+    head is recognised and its weights are read.
+
+    The class's logit is the map before its ReLU, up to the head's bias. A target that mixes
+    classes weighs them by its derivative with respect to their logits, summed over the pixels.
+
+    Examples
+    --------
+    >>> from unetcam import UNetCAM
+    >>> head = torch.nn.Conv2d(2, 2, 1)
+    >>> head.weight.data = torch.tensor([[1.0, 0.0], [2.0, -1.0]]).view(2, 2, 1, 1)
+    >>> images = torch.tensor([[[[1.0, 3.0]], [[0.0, 7.0]]]])
+    >>> UNetCAM(torch.nn.Sequential(torch.nn.Identity(), head), ["0"], "cam")(images)["0"][0, 1]
+    tensor([[2., 0.]])
+    """
+
+    name = "cam"
+    title = "CAM"
+    family = "activation"
+    formula = "relu(sum_k w^k_c A^k),  w_c the weights of the linear head"
+    paper = "Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016"
+    when = "The last layer before a 1x1 head: the class's logit itself, without its bias."
+
+    def suitable(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        return layers[-1:]
+
+    def explain(self, run: Run) -> Collected:
+        head = _Head()
+        shares: list[Tensor] = []
+        scores: list[Scored] = []
+
+        def probed(logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]:
+            with torch.enable_grad():
+                leaf = logits.detach().requires_grad_()
+                scores[:] = run.score(leaf, reference)
+                shares[:] = [_shares(score.value, leaf) for score in scores]
+            return _probes(logits)
+
+        found = collect(replace(run, score=probed), head)
+        tolerance = torch.finfo(found.logits.dtype).eps ** 0.5
+        _check_heads(tuple(run.layers), head.residuals, tolerance)
+        mixed = torch.stack(shares, dim=1)  # (B, T, classes)
+        defined = torch.stack([score.defined for score in scores], dim=1)
+        with torch.autocast(mixed.device.type, enabled=False):
+            maps = {
+                name: undefined_to_nan(weighted(one, mixed.to(one.dtype)).relu_(), defined)
+                for name, one in found.maps.items()
+            }
+        return Collected(found.logits, maps, defined)
+
+
+@dataclass(frozen=True)
+class ChannelRank:
+    """What a map of the method "channels" is of.
+
+    >>> ChannelRank(2).name
+    'channel of rank 2'
+    """
+
+    rank: int
+
+    @property
+    def name(self) -> str:
+        return f"channel of rank {self.rank}"
+
+
+@register
+@dataclass(frozen=True)
+class Channels(Method):
+    """The most active channels of a layer, each as a map of its own.
+
+    A channel's activity is the mean of its positive part over the image's pixels, and the map is
+    that part. Targets play no role: the result's targets are the ranks, from 1 for the most active
+    channel, and its ``channels`` say which channel each map shows, image by image. A layer that
+    has fewer channels has no map for the ranks beyond: NaN.
+
+    Parameters
+    ----------
+    count : int
+        How many channels.
+
+    Examples
+    --------
+    >>> from unetcam import UNetCAM
+    >>> model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Conv2d(3, 2, 1))
+    >>> images = torch.tensor([[[[1.0, 1.0]], [[0.0, 5.0]], [[-9.0, 0.0]]]])
+    >>> result = UNetCAM(model, ["0"], Channels(count=2))(images)
+    >>> result.channels["0"], result["0"]
+    (tensor([[1, 0]]), tensor([[[[0., 5.]], [[1., 1.]]]]))
+    """
+
+    count: int = 8
+
+    name = "channels"
+    title = "Most active channels"
+    family = "activation"
+    formula = "relu(A^k) of the channels k with the largest mean of relu(A^k)"
+    paper = "none: the activations themselves"
+    when = "A look at what the layer's features are, before any of them is weighed."
+    per_target = False
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count={self.count!r} must be at least 1.")
+
+    def explain(self, run: Run) -> Collected:
+        with observed(run) as seen:
+            ranked = {name: self._ranked(one) for name, one in seen.activations.items()}
+            shown = (len(seen.images), self.count)
+            return Collected(
+                seen.logits,
+                {name: maps for name, (maps, _) in ranked.items()},
+                torch.ones(shown, dtype=torch.bool, device=seen.images.device),
+                tuple(ChannelRank(rank) for rank in range(1, self.count + 1)),
+                {name: channels for name, (_, channels) in ranked.items()},
+            )
+
+    def _ranked(self, activation: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps (B, count, *spatial) and their channels (B, count)."""
+        positive = activation.relu()
+        shown = min(self.count, activation.shape[1])
+        channels = positive.flatten(2).mean(dim=2).topk(shown, dim=1).indices
+        index = channels.view(*channels.shape, *[1] * (activation.ndim - 2))
+        maps = positive.gather(1, index.expand(-1, -1, *activation.shape[2:]))
+        missing = (0, self.count - shown)
+        beyond = [0, 0] * (activation.ndim - 2)
+        return F.pad(maps, [*beyond, *missing], value=torch.nan), F.pad(channels, missing, value=-1)
+
+
+class _Head:
+    """A reduction that reads a linear head's weights off the probes' gradients."""
+
+    needs_mean_only = False
+
+    def __init__(self) -> None:
+        self.residuals: list[Tensor] = []
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """The channels' weights (B, K), then how far the gradient is from one shared pattern."""
+        pixels = gradient.flatten(2)
+        weights = pixels.sum(dim=2)
+        length = weights.square().sum(dim=1, keepdim=True)
+        pattern = torch.einsum("bk,bkp->bp", weights, pixels) / length.clamp(min=_tiny(length))
+        rest = pixels - weights[:, :, None] * pattern[:, None]
+        norm = torch.linalg.norm(pixels.flatten(1), dim=1)
+        residual = torch.linalg.norm(rest.flatten(1), dim=1) / norm.clamp(min=_tiny(norm))
+        return torch.cat([weights, residual[:, None]], dim=1)
+
+    def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
+        """Each class's logit without its bias, (B, classes, *spatial)."""
+        self.residuals.append(statistics[..., -1].max())
+        return weighted(activation, statistics[..., :-1])
+
+
+def _tiny(tensor: Tensor) -> float:
+    return torch.finfo(tensor.dtype).tiny
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A weighted mean of one class's logits."""
+
+    value: Tensor
+    defined: Tensor
+    channel: int
+    everywhere: bool = False
+
+
+def _probes(logits: Tensor) -> list[_Probe]:
+    # Uneven weights, so that what mixes neighbouring pixels shows everywhere and not at the
+    # border alone; of the mean 1, so that the gradient's sum is the head's weight.
+    generator = torch.Generator(logits.device).manual_seed(0)
+    uneven = torch.rand(logits.shape[2:], generator=generator, device=logits.device)
+    uneven = (0.5 + uneven).to(logits.dtype)
+    uneven = uneven / uneven.sum()
+    sums = (logits * uneven).flatten(2).sum(dim=2)
+    defined = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    return [_Probe(one, defined, index) for index, one in enumerate(sums.unbind(dim=1))]
+
+
+def _shares(value: Tensor, logits: Tensor) -> Tensor:
+    """How much of each channel of the logits a score asks for, (B, channels)."""
+    (gradient,) = torch.autograd.grad(
+        value.sum(), logits, retain_graph=True, materialize_grads=True
+    )
+    return gradient.flatten(2).sum(dim=2)
+
+
+def _check_heads(layers: Sequence[str], residuals: Sequence[Tensor], tolerance: float) -> None:
+    fitting = (torch.stack(list(residuals)) <= tolerance).tolist()
+    if all(fitting):
+        return
+    first = layers[fitting.index(False)]
+    good = [f"'{name}'" for name, fits in zip(layers, fitting, strict=True) if fits]
+    remedy = (
+        f"of the layers that were asked for, only {', '.join(good)} does"
+        if good
+        else "choose the last layer before a 1x1 head, or another method (gradcam needs no head)"
+    )
+    raise LayerError(
+        f"CAM needs a layer that feeds a linear head, and between '{first}' and the logits there "
+        f"is more than a 1x1 convolution: {remedy}."
+    )
