@@ -215,6 +215,17 @@ def test_the_size_of_the_batch_makes_no_difference() -> None:
         torch.testing.assert_close(one[layer], many[layer], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "layercam"])
+@pytest.mark.parametrize("sign", ["negative", "signed"])
+def test_evidence_of_either_sign(sign: str, method: str) -> None:
+    cam = UNetCAM(network().double(), ["1", "4"], method, sign=sign)
+    whole = cam(IMAGE.double(), targets())
+    tiled = cam.tiled(IMAGE.double(), 32, 4 * REACH, targets=targets())
+    for layer in ("1", "4"):
+        assert (whole[layer] < 0).any() == (sign == "signed")
+        torch.testing.assert_close(tiled[layer], whole[layer], rtol=1e-9, atol=1e-12)
+
+
 class Tokens(nn.Module):
     """Patches as tokens (B, N, K), each seen alone, and one module that runs twice."""
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from unetcam import methods
 from unetcam.augment import explain_views
 from unetcam.engine import Collected
+from unetcam.engine.run import Scoring
 from unetcam.errors import LayerError, ModelError, UnetcamError
+from unetcam.evidence import Sign, answered, asked, check_sign
 from unetcam.field import RegionField
-from unetcam.methods import Method
+from unetcam.methods import GradientMethod, Method
 from unetcam.mistakes import Mistakes, explain_errors
 from unetcam.models.inputs import Inputs, check_images, image_of
 from unetcam.models.output import Output
@@ -50,6 +52,9 @@ class UNetCAM:
         understood (deep supervision: the full-resolution head).
     example : Tensor, tuple or dict, optional
         Images to trace the model on, so that :attr:`layers` is known at once.
+    sign : {"positive", "negative", "signed"}
+        What the maps show: evidence for the target; evidence against it, which is evidence for
+        its negation; or the first less the second, where maps have both signs.
     shortcuts : bool
         Whether the backwards leave out what no map needs; the maps are the same up to rounding.
     memory_budget : int or float, optional
@@ -89,11 +94,14 @@ class UNetCAM:
         *,
         output: Output | None = None,
         example: Inputs | None = None,
+        sign: Sign = "positive",
         shortcuts: bool = True,
         memory_budget: int | float | None = None,
     ) -> None:
         self._method = methods.get(method) if isinstance(method, str) else method
         self._method.check()
+        check_sign(sign, self._method)
+        self._sign: Sign = sign
         self._network = Network(
             model,
             layers,
@@ -149,6 +157,7 @@ class UNetCAM:
         targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
         *,
         augment: Any = None,
+        create_graph: bool = False,
     ) -> CAMResult:
         """Explain a batch of images.
 
@@ -170,6 +179,10 @@ class UNetCAM:
             :func:`unetcam.augment.views`. All views that they give are explained for the same
             pixels, and their maps brought back and averaged; :attr:`CAMResult.spread` tells how
             far they differ.
+        create_graph : bool
+            Keep the maps differentiable, with respect to the parameters that require a gradient
+            and to the images where they do, so that they can stand in a loss; the logits as well.
+            For methods made of gradients; every backward is whole and its graph is kept.
 
         Returns
         -------
@@ -181,18 +194,19 @@ class UNetCAM:
         LayerError, MemoryBudgetError, ModelError, NumericalError, TargetError
             One sentence each: what is wrong, where, and what to do.
         """
-        image = image_of(images)
-        check_images(self.model, image)
+        check_images(self.model, image_of(images))
+        self._check_call(augment, create_graph)
         explained, score = scoring_of(targets)
-        spread = None
-        if augment is None:
-            collected = self._network.explain(images, score, self._method)
-        else:
-            collected, spread = explain_views(
-                lambda view, back: self._network.explain(view, score, self._method, back),
-                images,
-                augment,
+
+        def explain(inputs: Inputs, score: Scoring) -> Collected:
+            collected = self._network.explain(
+                inputs, asked(score, self._sign), self._method, create_graph=create_graph
             )
+            return answered(collected, self._sign)
+
+        if augment is None:
+            return self._result(explain(images, score), explained)
+        collected, spread = explain_views(explain, images, score, augment)
         return self._result(collected, explained, spread)
 
     def tiled(
@@ -260,8 +274,10 @@ class UNetCAM:
         tiles = Tiles.cut(image, tile, overlap, batch, self._network.device, progress)
         check_images(self.model, tiles.take([0]))
         explained, score = scoring_of(targets)
-        collected = explain_tiles(self._network.explain, self._method, tiles, score)
-        return self._result(collected, explained)
+        collected = explain_tiles(
+            self._network.explain, self._method, tiles, asked(score, self._sign)
+        )
+        return self._result(answered(collected, self._sign), explained)
 
     def explain_errors(
         self,
@@ -352,6 +368,17 @@ class UNetCAM:
         name, shifts = self._network.shifts(images, layer, memory_budget)
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
 
+    def _check_call(self, augment: Any, create_graph: bool) -> None:
+        if create_graph and not isinstance(self._method, GradientMethod):
+            raise UnetcamError(
+                f"Maps of the method '{self.method}' have no graph: use a method made of one "
+                "gradient, as gradcam."
+            )
+        if create_graph and augment is not None:
+            raise UnetcamError(
+                "create_graph= is for maps of the images as they are: leave out augment=."
+            )
+
     def _result(
         self,
         collected: Collected,
@@ -366,6 +393,6 @@ class UNetCAM:
             collected.maps,
             self.method,
             spread,
-            self._method.settings,
+            self._method.settings | ({} if self._sign == "positive" else {"sign": self._sign}),
             collected.channels,
         )

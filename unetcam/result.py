@@ -23,20 +23,22 @@ class CAMResult:
     Attributes
     ----------
     logits : Tensor
-        (B, C, *spatial), detached.
+        (B, C, *spatial), detached but for ``create_graph=True``.
     targets : tuple of Target
         The T targets, in order; of the method "channels", the channels' ranks.
     maps : Mapping of str to Tensor
         By layer, (B, T, *layer_spatial), on the model's device; float32, and float64 for a float64
-        network. Raw as the method gave them, never negative; NaN where the target does not exist
-        in the image. A map of zeros only has no positive evidence: see :attr:`empty`.
+        network. Raw as the method gave them, never negative but for ``sign="signed"``; NaN where
+        the target does not exist in the image. A map of zeros only has no evidence of its sign:
+        see :attr:`empty`.
     method : str
         The method's name.
     spread : Mapping of str to Tensor, optional
         With ``augment=``, of the maps' shape: the standard deviation of the maps over the views,
         of which they are the mean. It is resized and scaled along with them.
     settings : Mapping of str to Any
-        The method's settings by name; the seed is among them where something is drawn.
+        The method's settings by name; the seed is among them where something is drawn, and the
+        sign where it is not positive.
     channels : Mapping of str to Tensor
         Of the method "channels", by layer, (B, T) int64: which channel each map shows, -1 where
         the layer has no more. Otherwise empty.
@@ -98,6 +100,8 @@ class CAMResult:
     def scaled(self, by: Sharing = "map") -> CAMResult:
         """The same result with its maps divided by an exact maximum, to [0, 1].
 
+        Signed maps are divided by their largest magnitude, to [-1, 1].
+
         Parameters
         ----------
         by : {"map", "layer", "image"}
@@ -113,7 +117,8 @@ class CAMResult:
         if by not in ("map", "layer", "image"):
             raise ValueError(f"by={by!r} is no scale: use 'map', 'layer' or 'image'.")
         peaks = {
-            name: torch.nan_to_num(maps).flatten(2).amax(dim=2) for name, maps in self.maps.items()
+            name: torch.nan_to_num(maps).abs().flatten(2).amax(dim=2)
+            for name, maps in self.maps.items()
         }
         if by != "map":
             peaks = {name: peak.amax(dim=1, keepdim=True) for name, peak in peaks.items()}

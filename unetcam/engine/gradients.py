@@ -17,8 +17,14 @@ from unetcam.engine.shifts import weights_by_shifts
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.engine.state import preserved
 from unetcam.engine.taps import Taps
-from unetcam.engine.tensors import at_least_single, listed, plain_images
-from unetcam.errors import LayerError, NumericalError
+from unetcam.engine.tensors import (
+    at_least_single,
+    listed,
+    plain_images,
+    require_finite,
+    undefined_to_nan,
+)
+from unetcam.errors import LayerError
 
 
 def collect(run: Run, method: Reduction) -> Collected:
@@ -67,9 +73,9 @@ def collect(run: Run, method: Reduction) -> Collected:
             )
             logits = logits.detach()
             with torch.no_grad():
-                _check_finite(images, activations, logits, statistics)
+                require_finite(images, activations, logits, statistics)
                 maps = {
-                    name: _undefined_to_nan(
+                    name: undefined_to_nan(
                         method.combine(at_least_single(activation), statistics[name]),
                         seeds.defined,
                     )
@@ -107,27 +113,3 @@ def _statistics(
 
 def _is_halved(*tensors: Tensor) -> bool:
     return any(tensor.dtype == torch.float16 for tensor in tensors)
-
-
-def _undefined_to_nan(maps: Tensor, defined: Tensor) -> Tensor:
-    return maps.masked_fill_(~defined.view(*defined.shape, *[1] * (maps.ndim - 2)), torch.nan)
-
-
-def _check_finite(
-    images: Tensor,
-    activations: Mapping[str, Tensor],
-    logits: Tensor,
-    statistics: Mapping[str, Tensor],
-) -> None:
-    """Name the first place on the way of the data that is not finite; the device waits once."""
-    places = [("the input images", images)]
-    places += [(f"the activation of layer '{name}'", value) for name, value in activations.items()]
-    places += [("the logits", logits)]
-    places += [(f"the gradient at layer '{name}'", value) for name, value in statistics.items()]
-    finite = torch.stack([torch.isfinite(value).all() for _, value in places]).tolist()
-    for (place, _), fine in zip(places, finite, strict=True):
-        if not fine:
-            raise NumericalError(
-                f"NaN or infinity in {place}: check the preprocessing and the checkpoint, or run "
-                "without half precision."
-            )

@@ -14,7 +14,12 @@ from unetcam.engine.replay import Recording
 from unetcam.engine.run import Collected, Run
 from unetcam.engine.state import preserved
 from unetcam.engine.taps import Taps
-from unetcam.engine.tensors import at_least_single, plain_images
+from unetcam.engine.tensors import (
+    at_least_single,
+    plain_images,
+    require_finite,
+    undefined_to_nan,
+)
 from unetcam.errors import NumericalError
 
 #: Channels that a forward is taken to hold at full size, for the size of a chunk.
@@ -206,17 +211,11 @@ def observed(run: Run) -> Iterator[Observation]:
                 logits = run.output(run.model(images))
             taps.seal()
             activations = {name: at_least_single(taps.activations[name]) for name in run.layers}
-        _check_finite(images, activations, logits)
+        require_finite(images, activations, logits)
         scores = run.score(at_least_single(logits))
         values = torch.stack([score.value for score in scores], dim=1)
         defined = torch.stack([score.defined for score in scores], dim=1)
         yield Observation(run, images, activations, logits, values, defined, precision)
-
-
-def undefined_to_nan(maps: Tensor, defined: Tensor) -> Tensor:
-    """Maps (B, T or 1, *spatial) with NaN for the targets that don't exist in the image."""
-    absent = ~defined.view(*defined.shape, *[1] * (maps.ndim - 2))
-    return maps.masked_fill(absent, torch.nan)
 
 
 def _finite(values: Tensor) -> Tensor:
@@ -235,16 +234,3 @@ def _unused(name: str, activation: Tensor, gradient: Tensor) -> None:
 def _values(run: Run, logits: Tensor, reference: Tensor) -> Tensor:
     scores = run.score(at_least_single(logits), at_least_single(reference))
     return torch.stack([score.value for score in scores], dim=1)
-
-
-def _check_finite(images: Tensor, activations: Mapping[str, Tensor], logits: Tensor) -> None:
-    places = [("the input images", images)]
-    places += [(f"the activation of layer '{name}'", value) for name, value in activations.items()]
-    places += [("the logits", logits)]
-    finite = torch.stack([torch.isfinite(value).all() for _, value in places]).tolist()
-    for (place, _), fine in zip(places, finite, strict=True):
-        if not fine:
-            raise NumericalError(
-                f"NaN or infinity in {place}: check the preprocessing and the checkpoint, or run "
-                "without half precision."
-            )

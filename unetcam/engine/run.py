@@ -70,6 +70,8 @@ class Run:
         convolutions faster on a CPU. A model that calls ``view`` on its maps may not take it.
     memory_budget : int or float, optional
         Bytes, or a share of what is free: bounds what is done at once, and the maps.
+    create_graph : bool
+        Whether maps and logits keep their graph.
     """
 
     model: nn.Module
@@ -80,6 +82,7 @@ class Run:
     shortcuts: bool = True
     channels_last: bool = False
     memory_budget: int | float | None = None
+    create_graph: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def preserved(model: nn.Module) -> Iterator[None]:
+def preserved(model: nn.Module, *, frozen: bool = True) -> Iterator[None]:
     """Put `model` into evaluation, free of parameter gradients, and undo everything at the end.
 
     Inside, each module evaluates (dropout off, batch statistics frozen) and no parameter requires
@@ -26,6 +26,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
     Parameters
     ----------
     model : nn.Module
+    frozen : bool
+        Whether the parameters are freed of gradients inside.
     """
     restore = [
         *_save_flags(),
@@ -39,7 +41,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
         with torch.inference_mode(False), torch.enable_grad():
             for module in model.modules():
                 module.training = False
-            for parameter in model.parameters():
+            for parameter in model.parameters() if frozen else ():
                 if parameter.requires_grad:
                     parameter.requires_grad_(False)
             _uncompile(model)

@@ -160,7 +160,7 @@ class Taps:
             if is_leaf:
                 again = (again.clone() if inplace else again).requires_grad_()
             return _handed_on(again, output, inplace=inplace)
-        _check_output(name, output, layout)
+        check_output(name, output, layout)
         kept = output.detach().clone()
         self.activations[name] = kept if layout is None else layout.to_map(kept)
         is_leaf = not (self.leaves and output.requires_grad)
@@ -273,7 +273,8 @@ def _check_clear(output: Tensor, size: tuple[int, ...]) -> None:
         raise UnclearError
 
 
-def _check_output(name: str, output: Any, layout: Layout | None) -> None:
+def check_output(name: str, output: Any, layout: Layout | None) -> None:
+    """Raise for what a layer gave, where it is no feature map."""
     if not isinstance(output, Tensor):
         raise LayerError(
             f"The layer '{name}' gives a {type(output).__name__}, not one feature map: choose a "

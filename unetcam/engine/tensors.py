@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+
+from unetcam.errors import NumericalError
 
 
 def at_least_single(tensor: Tensor) -> Tensor:
@@ -31,3 +33,36 @@ def listed(names: Iterable[str]) -> str:
     "'up1', 'up2'"
     """
     return ", ".join(f"'{name}'" for name in names)
+
+
+def undefined_to_nan(maps: Tensor, defined: Tensor) -> Tensor:
+    """Maps (B, T or 1, *spatial) with NaN for the targets that don't exist in the image."""
+    absent = ~defined.view(*defined.shape, *[1] * (maps.ndim - 2))
+    return maps.masked_fill(absent, torch.nan)
+
+
+@torch.no_grad()
+def require_finite(
+    images: Tensor,
+    activations: Mapping[str, Tensor],
+    logits: Tensor,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Name the first place on the way of the data that is not finite; the device waits once.
+
+    Raises
+    ------
+    NumericalError
+    """
+    places = [("the input images", images)]
+    places += [(f"the activation of layer '{name}'", value) for name, value in activations.items()]
+    places += [("the logits", logits)]
+    gradients = (statistics or {}).items()
+    places += [(f"the gradient at layer '{name}'", value) for name, value in gradients]
+    finite = torch.stack([torch.isfinite(value).all() for _, value in places]).tolist()
+    for (place, _), fine in zip(places, finite, strict=True):
+        if not fine:
+            raise NumericalError(
+                f"NaN or infinity in {place}: check the preprocessing and the checkpoint, or run "
+                "without half precision."
+            )

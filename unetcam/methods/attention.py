@@ -35,6 +35,7 @@ class Attention(Method):
         "Roy et al., scSE, MICCAI 2018; Oktay et al., Attention U-Net, MIDL 2018"
     )
     when = "Networks with attention: what their gates close, and whether they close anything."
+    asks_why = False
 
     def explain(self, run: Run) -> Collected:
         with observed(run) as seen:

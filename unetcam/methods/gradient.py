@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetcam.engine import Collected, Run, collect
+from unetcam.engine import Collected, Run, collect, differentiate
 from unetcam.methods.components import first_component
 from unetcam.methods.registry import Method, register
 
@@ -46,7 +46,7 @@ class GradientMethod(Method):
         """The raw maps (B, T, *spatial) of T targets, from their statistics (B, T, ...)."""
 
     def explain(self, run: Run) -> Collected:
-        return collect(run, self)
+        return differentiate(run, self) if run.create_graph else collect(run, self)
 
 
 class _ChannelWeighted(GradientMethod):
