@@ -30,14 +30,15 @@ PACKAGES = ("unetcam", "torch", "grad-cam", "torchcam", "captum", "segmentation-
 INTRODUCTION = """\
 # Parity with other tools
 
-Made by `python scripts/parity.py` in {seconds:.0f} seconds, with {versions}. The same comparisons
-are tests: `tests/methods/test_parity.py`.
+Made by `python scripts/parity.py` in {seconds:.0f} seconds, with {versions}.
+The same comparisons are tests: `tests/methods/test_parity.py`.
 
 Two images at a time are explained for two targets, a class over the whole image and another over a
-region. Networks and images are in double precision where nothing else is said, so that a
-difference is one of definition and not of rounding. pytorch-grad-cam gives no raw maps: ours are
-scaled as it scales, and maps in [0, 1] are compared. Raw maps are compared in shares of a layer's
-largest value.
+region. "U-Net" is written by hand, "functional" with functions for its resampling; both have a 1x1
+head, as smp.FPN has and smp.Unet has not. Networks and images are in double precision where nothing
+else is said, so that a difference is one of definition and not of rounding. pytorch-grad-cam gives
+no raw maps: ours are scaled as it scales, and maps in [0, 1] are compared. Raw maps are compared in
+shares of a layer's largest value.
 
 ## Where both mean the same
 """
@@ -52,8 +53,7 @@ REST = """
 - **random** has the weights of pytorch-grad-cam's RandomCAM, drawn from a seed and not from NumPy's
   global state, and of one sign for an image.
 - **smooth-gradcam++** averages the maps of noisy images. torchcam's SmoothGradCAMpp, as its paper,
-  averages the derivatives inside Grad-CAM++'s quotient instead; there the maps are linked to the
-  method, here any method can be averaged.
+  averages the derivatives inside Grad-CAM++'s quotient instead, which no other method has.
 - **seg-xres-cam**, **rise**, **channels**, **attention**, **edges** and **mask-prior** are in none
   of the three. They are tested against plain loops and by hand.
 """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,3 +176,20 @@ def test_torchcams_gradcam_plus_plus_has_lost_its_division(case: Case) -> None:
     for layer in case.layers:
         ours = UNetCAM(case.model, [layer], Undivided())(case.images, case.targets)[layer]
         assert raw_apart(ours, torch_cam(case, layer, torchcam.methods.GradCAMpp)) < 1e-9
+
+
+@pytest.mark.slow
+def test_one_command_writes_the_page(tmp_path: Path) -> None:
+    """With the methods and peers of the page that is there; numbers may differ by rounding."""
+    root = Path(__file__).parents[2]
+    out = tmp_path / "parity.md"
+    command = [sys.executable, str(root / "scripts" / "parity.py"), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    def rows(page: Path) -> list[list[str]]:
+        lines = [line for line in page.read_text(encoding="utf-8").splitlines() if "| `" in line]
+        return [line.split(" | ")[:4] for line in lines]
+
+    assert rows(out) == rows(root / "docs" / "parity.md")
+    assert len(rows(out)) == len(comparisons()) + len(departures())
