@@ -8,6 +8,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from tests.networks import UNet, UNet3d, seeded
 from unetcam import UNetCAM
 from unetcam.augment import View, views
-from unetcam.errors import DataError, TargetError
+from unetcam.errors import DataError, TargetError, UnetcamError
 from unetcam.targets import (
     ClassScore,
     Contrast,
@@ -117,7 +118,9 @@ TURNS = {
 
 
 @pytest.mark.parametrize("name", TURNS)
-@pytest.mark.parametrize("method", ["gradcam", "hirescam", "layercam"])
+@pytest.mark.parametrize(
+    "method", ["gradcam", "hirescam", "layercam", "eigencam", "scorecam", "mask-prior"]
+)
 def test_image_and_target_are_turned_alike(name: str, method: str) -> None:
     """The network is not symmetric, and the reference turns mask and pixel by hand (float64)."""
     transform, turn = TURNS[name]
@@ -228,6 +231,44 @@ def test_scales_come_back_to_the_layers_own_size() -> None:
         assert (result[layer] >= 0).all()
 
 
+@pytest.mark.parametrize("sign", ["negative", "signed"])
+def test_evidence_of_either_sign(sign: str) -> None:
+    cam = UNetCAM(seeded(UNet(1, 3)).double(), ["up3"], sign=sign)
+    images = IMAGES.double()
+    result = cam(images, Region(1, MASK), augment=A.HorizontalFlip())
+    plain = cam(images, Region(1, MASK))
+    turned = cam(images.flip(-1), Region(1, MASK.flip(-1)))
+    torch.testing.assert_close(result["up3"], (plain["up3"] + turned["up3"].flip(-1)) / 2)
+
+
+class Squared(nn.Module):
+    """Logits that are far from linear between pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x) ** 2)
+
+
+def test_a_scaled_views_score_is_that_of_its_resized_logits() -> None:
+    """Whose mean is another than that of the logits before; by one graph of it all (float64)."""
+    model, image = seeded(Squared()).double(), IMAGES[:1, :, :6, :9].double()
+    kept: list[Tensor] = []
+    hook = model.first.register_forward_hook(lambda module, args, out: kept.append(out))
+    logits = model(F.interpolate(image, size=(9, 6), mode="bilinear", align_corners=False))
+    hook.remove()
+    back = F.interpolate(logits, size=(6, 9), mode="bilinear", align_corners=False)
+    (gradient,) = torch.autograd.grad(back[0, 1].mean(), kept[0])
+    products = (gradient * kept[0].detach()).sum(dim=1, keepdim=True).relu()
+    scaled = F.interpolate(products, size=(6, 9), mode="bilinear", align_corners=False)
+    cam = UNetCAM(model, ["first"], "hirescam")
+    plain = cam(image, ClassScore(1))["first"]
+    result = cam(image, ClassScore(1), augment=A.Resize(9, 6))["first"]
+    torch.testing.assert_close(result, (plain + scaled) / 2, rtol=1e-9, atol=1e-12)
+
+
 def test_volumes() -> None:
     cam = UNetCAM(seeded(UNet3d()).double())
     volume = torch.rand(1, 1, 8, 8, 16, dtype=torch.float64, generator=torch.manual_seed(2))
@@ -269,6 +310,36 @@ def test_inside_inference_mode_and_from_training() -> None:
     assert model.training
     for layer in outside.layers:
         torch.testing.assert_close(inside[layer], outside[layer])
+
+
+class TwoInputs(nn.Module):
+    """An image, a second map, and a number for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, image: Tensor, depth: Tensor, age: Tensor) -> Tensor:
+        depth = F.interpolate(depth, size=image.shape[2:])
+        seen = self.first(torch.cat([image, depth], dim=1))
+        return self.second((seen + age.view(-1, 1, 1, 1)).relu())
+
+
+def test_all_maps_that_a_model_is_given_are_turned() -> None:
+    cam = UNetCAM(seeded(TwoInputs()), ["first"])
+    depth, age = torch.rand(2, 1, 32, 48), torch.rand(2, 1)
+    result = cam((IMAGES, depth, age), Region(1, MASK), augment=A.VerticalFlip())
+    plain = cam((IMAGES, depth, age), Region(1, MASK))
+    turned = cam((IMAGES.flip(-2), depth.flip(-2), age), Region(1, MASK.flip(-2)))
+    expected = (plain["first"] + turned["first"].flip(-2)) / 2
+    torch.testing.assert_close(result["first"], expected)
+    with pytest.raises(DataError, match=r"and one has the size \(16, 24\): resize it"):
+        cam((IMAGES, depth[..., ::2, ::2], age), augment=A.VerticalFlip())
+
+
+def test_maps_of_single_channels_are_not_averaged() -> None:
+    with pytest.raises(UnetcamError, match="single channels are not averaged over views"):
+        UNetCAM(seeded(Pointwise()), ["first"], "channels")(IMAGES, augment=A.D4())
 
 
 def test_what_is_no_transform_is_refused() -> None:

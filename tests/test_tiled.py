@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.networks import UNet, UNet3d, ValidUNet, seeded
-from unetcam import UNetCAM
+from unetcam import UNetCAM, methods
 from unetcam.data.tiling import Tiling
 from unetcam.engine import Collected, Run
 from unetcam.errors import DataError, LayerError, ModelError, NumericalError, UnetcamError
-from unetcam.methods import Method
+from unetcam.methods import GradientMethod, Method
 from unetcam.targets import (
     Band,
     Box,
@@ -48,7 +48,7 @@ def network(dims: int = 2, classes: int = 3) -> nn.Module:
 
 
 #: One weight a channel, products, and methods that are not linear in the gradient.
-METHODS = ["gradcam", "hirescam", "layercam", "gradcam++"]
+METHODS = [name for name in methods.names() if isinstance(methods.get(name), GradientMethod)]
 #: No logit and no layer's pixel depends on more than four pixels to each side.
 REACH = 4
 IMAGE = torch.rand(1, 1, 72, 96, generator=torch.manual_seed(8))
@@ -213,6 +213,45 @@ def test_the_size_of_the_batch_makes_no_difference() -> None:
     )
     for layer in one.layers:
         torch.testing.assert_close(one[layer], many[layer], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "layercam"])
+@pytest.mark.parametrize("sign", ["negative", "signed"])
+def test_evidence_of_either_sign(sign: str, method: str) -> None:
+    cam = UNetCAM(network().double(), ["1", "4"], method, sign=sign)
+    whole = cam(IMAGE.double(), targets())
+    tiled = cam.tiled(IMAGE.double(), 32, 4 * REACH, targets=targets())
+    for layer in ("1", "4"):
+        assert (whole[layer] < 0).any() == (sign == "signed")
+        torch.testing.assert_close(tiled[layer], whole[layer], rtol=1e-9, atol=1e-12)
+
+
+class Tokens(nn.Module):
+    """Patches as tokens (B, N, K), each seen alone, and one module that runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(1, 8, 4, stride=4)
+        self.mix = nn.Linear(8, 8)
+        self.out = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.patch(x)
+        tokens = self.mix(patches.flatten(2).transpose(1, 2)).relu()
+        tokens = self.mix(tokens)
+        grid = tokens.transpose(1, 2).view_as(patches)
+        return self.out(F.interpolate(grid, scale_factor=4))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tokens_and_single_runs_are_put_together_as_maps_are(method: str) -> None:
+    cam = UNetCAM(seeded(Tokens()).double(), ["mix#1", "mix#2"], method)
+    wanted = [ClassScore(1), Box(0, y=(30, 60), x=(4, 50))]
+    whole = cam(IMAGE.double(), wanted)
+    tiled = cam.tiled(IMAGE.double(), 32, 8, batch=3, targets=wanted)
+    for layer in cam.layers:
+        assert tiled[layer].shape == (1, 2, 18, 24)
+        torch.testing.assert_close(tiled[layer], whole[layer], rtol=1e-9, atol=1e-14)
 
 
 def test_layers_are_found_and_the_model_is_left_as_found() -> None:

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected
-from unetcam.errors import DataError
+from unetcam.engine.run import Scored, Scoring
+from unetcam.errors import DataError, UnetcamError
+from unetcam.models.inputs import Inputs, changed, image_of
+from unetcam.targets import Score
 
-#: Explains images whose logits are brought back by a function.
-Explain = Callable[[Tensor, Callable[[Tensor], Tensor]], Collected]
+#: Explains a model's inputs for some scores.
+Explain = Callable[[Inputs, Scoring], Collected]
 Size = tuple[int, ...]
 
 
@@ -189,19 +191,20 @@ _TURNS: dict[str, list[_Turn]] = {
 
 
 def explain_views(
-    explain: Explain, images: Tensor, augment: Any
+    explain: Explain, inputs: Inputs, score: Scoring, augment: Any
 ) -> tuple[Collected, dict[str, Tensor]]:
     """Explain all views of images, bring the maps back, and average them raw.
 
-    The network that is explained is the network between a view and its inverse: its logits are
-    brought back before they are scored. So a target means the same pixels in every view, whatever
-    it is.
+    A view's logits are brought back before they are scored, so that a target means the same pixels
+    in every view, whatever it is.
 
     Parameters
     ----------
     explain : callable
-    images : Tensor
-        (B, C, *spatial).
+    inputs : Tensor, tuple or dict
+        Images (B, C, *spatial), or a model's inputs; all maps among them are turned alike.
+    score : Scoring
+        Gives the targets' scores from the logits of the plain view.
     augment : transform or sequence of transforms
         See :func:`views`.
 
@@ -213,14 +216,19 @@ def explain_views(
     spread : dict of str to Tensor
         By layer, (B, T, *layer_spatial): the standard deviation over those views.
     """
-    plain, *others = views(augment, images.shape[2:])
-    first = explain(plain.of(images), lambda logits: logits)
+    _, *others = views(augment, image_of(inputs).shape[2:])
+    first = explain(inputs, score)
+    if first.channels:
+        raise UnetcamError(
+            "Maps of single channels are not averaged over views, in each of which others are the "
+            "most active: leave out augment=, or use another method."
+        )
     logits, size = first.logits.clone(), tuple(first.logits.shape[2:])
     moments = {name: _Moments(maps, first.defined) for name, maps in first.maps.items()}
     defined = first.defined.clone()
     for count, view in enumerate(others, start=2):
-        found = explain(view.of(images), partial(view.back, size=size))
-        logits += (found.logits - logits) / count
+        found = explain(_seen_from(view, inputs), _scored_from(view, score, size))
+        logits += (view.back(found.logits, size) - logits) / count
         defined |= found.defined
         for name, maps in found.maps.items():
             moments[name].add(view.back(maps, moments[name].mean.shape[2:]), found.defined)
@@ -229,6 +237,37 @@ def explain_views(
         name: one.deviation.masked_fill(one.absent, math.nan) for name, one in moments.items()
     }
     return replace(first, logits=logits, maps=means, defined=defined), spread
+
+
+def _scored_from(view: View, score: Scoring, size: Size) -> Scoring:
+    """How a view's logits are scored: as those of the plain view, which have a size."""
+
+    def scored(logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]:
+        held = None if reference is None else view.back(reference, size)
+        scores = score(view.back(logits, size), held)
+        if tuple(logits.shape[2:]) == tuple(size[axis] for axis in view.order):
+            return scores
+        # The mean over all pixels of what was resized is no mean over all pixels.
+        return [Score(one.value, one.defined, one.channel) for one in scores]
+
+    return scored
+
+
+def _seen_from(view: View, inputs: Inputs) -> Inputs:
+    """A model's inputs, of which all maps are turned."""
+    image = image_of(inputs)
+
+    def turned(tensor: Tensor) -> Tensor:
+        if tensor.ndim != image.ndim:
+            return tensor
+        if tensor.shape[2:] != image.shape[2:]:
+            raise DataError(
+                f"augment= turns inputs of the image's size {tuple(image.shape[2:])}, and one has "
+                f"the size {tuple(tensor.shape[2:])}: resize it, or leave augment out."
+            )
+        return view.of(tensor)
+
+    return changed(inputs, turned)
 
 
 class _Moments:

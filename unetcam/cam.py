@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unetcam import methods
 from unetcam.augment import explain_views
 from unetcam.engine import Collected
+from unetcam.engine.run import Scoring
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.evidence import Sign, answered, asked, check_sign
 from unetcam.field import RegionField
@@ -193,22 +194,19 @@ class UNetCAM:
         LayerError, MemoryBudgetError, ModelError, NumericalError, TargetError
             One sentence each: what is wrong, where, and what to do.
         """
-        image = image_of(images)
-        check_images(self.model, image)
-        self._check_call(images, augment, create_graph)
+        check_images(self.model, image_of(images))
+        self._check_call(augment, create_graph)
         explained, score = scoring_of(targets)
 
-        def explain(
-            inputs: Inputs, back: Callable[[Tensor], Tensor] = lambda logits: logits
-        ) -> Collected:
+        def explain(inputs: Inputs, score: Scoring) -> Collected:
             collected = self._network.explain(
-                inputs, asked(score, self._sign), self._method, back, create_graph=create_graph
+                inputs, asked(score, self._sign), self._method, create_graph=create_graph
             )
             return answered(collected, self._sign)
 
         if augment is None:
-            return self._result(explain(images), explained)
-        collected, spread = explain_views(explain, image, augment)
+            return self._result(explain(images, score), explained)
+        collected, spread = explain_views(explain, images, score, augment)
         return self._result(collected, explained, spread)
 
     def tiled(
@@ -370,12 +368,7 @@ class UNetCAM:
         name, shifts = self._network.shifts(images, layer, memory_budget)
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
 
-    def _check_call(self, images: Inputs, augment: Any, create_graph: bool) -> None:
-        if augment is not None and not isinstance(images, Tensor):
-            raise ModelError(
-                "augment= turns images, and does not know which other inputs turn with them: give "
-                "the images alone."
-            )
+    def _check_call(self, augment: Any, create_graph: bool) -> None:
         if create_graph and not isinstance(self._method, GradientMethod):
             raise UnetcamError(
                 f"Maps of the method '{self.method}' have no graph: use a method made of one "

@@ -90,16 +90,15 @@ class Network:
         inputs: Inputs,
         score: Scoring,
         method: Method,
-        back: Callable[[Tensor], Tensor] = lambda logits: logits,
         *,
         create_graph: bool = False,
     ) -> Collected:
-        """Explain images by a method, whose logits are brought back before they are scored."""
+        """Explain images by a method."""
         images = image_of(inputs)
         model = bound(self.model, detached(inputs))
 
         def output(returned: Any, images: Tensor = images) -> Tensor:
-            return back(self._logits(returned, images))
+            return self._logits(returned, images)
 
         def explained(*, channels_last: bool) -> Collected:
             run = Run(

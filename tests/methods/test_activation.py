@@ -233,3 +233,11 @@ def test_channels_have_no_average_over_noisy_images() -> None:
 def test_cam_takes_the_last_layer_where_none_is_named() -> None:
     assert UNetCAM(UNet(), method="cam", example=IMAGES).layers == ("up4",)
     assert UNetCAM(UNet(), method="smooth-cam", example=IMAGES).layers == ("up4",)
+
+
+def test_cam_of_one_channel_has_both_polarities() -> None:
+    model = seeded(UNet(1, 1))
+    result = UNetCAM(model, ["up4"], "cam")(IMAGES)
+    logit = (result.logits - model.outc.bias)[:, 0].detach()
+    torch.testing.assert_close(result["up4"][:, 0], torch.relu(-logit), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(result["up4"][:, 1], torch.relu(logit), rtol=1e-5, atol=1e-5)

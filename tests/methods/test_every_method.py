@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,6 +180,29 @@ def test_under_autocast_maps_are_single_and_near(name: str) -> None:
 
 
 @EVERY
+def test_a_model_in_bfloat16_has_maps_in_single_precision(name: str) -> None:
+    model, layers = network(name)
+    result = UNetCAM(model.bfloat16(), layers, quick(name))(IMAGES.bfloat16())
+    for maps in result.maps.values():
+        assert maps.dtype == torch.float32
+        assert torch.isfinite(maps).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@EVERY
+def test_maps_stay_on_the_gpu_and_agree_with_the_cpu(name: str) -> None:
+    model, layers = network(name)
+    model, images = model.double(), IMAGES.double()
+    expected = UNetCAM(model, layers, quick(name))(images)
+    result = UNetCAM(model.cuda(), layers, quick(name))(images.cuda())
+    for layer in layers:
+        assert result[layer].is_cuda
+        if "seed" not in result.settings:  # a device draws numbers of its own
+            close(result[layer].cpu(), expected[layer], 1e-7)
+
+
+@EVERY
 def test_a_layer_that_never_runs_is_named(name: str) -> None:
     model, _ = network(name)
     model.spare = torch.nn.Conv2d(1, 1, 1)
@@ -203,3 +227,13 @@ def test_an_unruly_network_is_understood(name: str) -> None:
     result = UNetCAM(model, ["inner.up4"], quick(name))(IMAGES, TARGETS)
     assert_same(before, state_of(model))
     close(result["inner.up4"], expected["up4"], 1e-4)
+
+
+def test_the_page_tells_of_every_method_and_its_settings() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert set(rows) == {*methods.names(), *(one.prefix for one in methods.wrappers())}
+    for name in methods.names():
+        if name != "kernelshap":  # it refers to the row above
+            for setting, value in methods.get(name).settings.items():
+                assert f"`{setting}={value}`" in rows[name]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import cv2
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+import torchcam.methods
 from captum.attr import LayerGradCam
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 from torch import Tensor, nn
 
+from tests.methods.comparisons import Comparison, Departure, comparisons, departures
+from tests.methods.peers import Case, cases, raw_apart, the_peers_own_scaling, torch_cam
 from tests.networks import UNet, seeded
 from unetcam import UNetCAM
+from unetcam.methods import GradientMethod
+from unetcam.methods.gradient import weighted
 from unetcam.targets import ClassScore, Region
 
 PEERS = {
@@ -45,17 +54,6 @@ def networks() -> dict[str, tuple[nn.Module, list[str], Tensor]]:
             torch.rand(2, 3, SIDE, SIDE, generator=generator),
         ),
     }
-
-
-def the_peers_own_scaling(raw: np.ndarray, side: int) -> np.ndarray:
-    """What pytorch-grad-cam does to a raw map on its way out."""
-
-    def scaled(image: np.ndarray) -> np.ndarray:
-        image = image - image.min()
-        return image / (1e-7 + image.max())
-
-    resized = cv2.resize(scaled(np.maximum(raw, 0)).astype(np.float32), (side, side))
-    return scaled(resized)
 
 
 #: In single precision the plain path, which does the peers' own operations; in double precision
@@ -139,3 +137,59 @@ def test_agrees_with_captum_raw(name: str, dtype: torch.dtype, shortcuts: bool) 
         assert (theirs > 0).any()
         difference = torch.linalg.norm(result[layer] - theirs) / torch.linalg.norm(theirs)
         assert difference <= (3e-6 if dtype == torch.float32 else 1e-13)
+
+
+def named(found: Sequence[Comparison]) -> list[str]:
+    return [f"{one.method}-{one.peer}" for one in found]
+
+
+@pytest.mark.parametrize("comparison", comparisons(), ids=named(comparisons()))
+def test_a_shared_method_gives_the_peers_map(comparison: Comparison) -> None:
+    """On three architectures, with a region target; tolerances stand with the comparisons."""
+    differences = list(comparison.differences())
+    assert len({name for name, _, _ in differences}) == 3
+    for _, _, difference in differences:
+        assert difference <= comparison.tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("departure", departures(), ids=named(departures()))
+def test_where_we_differ_on_purpose_we_do(departure: Departure) -> None:
+    """Should a peer come to agree, the page would be wrong."""
+    assert departure.why
+    assert max(difference for _, _, difference in departure.differences()) > 1e-3
+
+
+@pytest.mark.parametrize("case", cases(), ids=[case.name for case in cases()])
+def test_torchcams_gradcam_plus_plus_has_lost_its_division(case: Case) -> None:
+    """With the weights sum(G^2 relu(G)) we get its maps: the reason on the page holds."""
+
+    class Undivided(GradientMethod):
+        name, title, formula, paper, when = "undivided", "", "", "", ""
+
+        def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+            return (gradient.square() * gradient.relu()).flatten(2).sum(dim=2)
+
+        def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
+            return weighted(activation, statistics).relu()
+
+    for layer in case.layers:
+        ours = UNetCAM(case.model, [layer], Undivided())(case.images, case.targets)[layer]
+        assert raw_apart(ours, torch_cam(case, layer, torchcam.methods.GradCAMpp)) < 1e-9
+
+
+@pytest.mark.slow
+def test_one_command_writes_the_page(tmp_path: Path) -> None:
+    """With the methods and peers of the page that is there; numbers may differ by rounding."""
+    root = Path(__file__).parents[2]
+    out = tmp_path / "parity.md"
+    command = [sys.executable, str(root / "scripts" / "parity.py"), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    def rows(page: Path) -> list[list[str]]:
+        lines = [line for line in page.read_text(encoding="utf-8").splitlines() if "| `" in line]
+        return [line.split(" | ")[:4] for line in lines]
+
+    assert rows(out) == rows(root / "docs" / "parity.md")
+    assert len(rows(out)) == len(comparisons()) + len(departures())

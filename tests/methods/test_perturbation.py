@@ -14,7 +14,7 @@ from tests.methods.harness import IMAGES, TARGETS, network, quick
 from tests.networks import UNet3d, seeded
 from unetcam import UNetCAM, methods
 from unetcam.engine import budget
-from unetcam.errors import NumericalError
+from unetcam.errors import LayerError, NumericalError
 from unetcam.methods.perturbation import RISE
 from unetcam.targets import ClassScore, PredictedRegion, Region
 
@@ -255,3 +255,27 @@ def test_volumes_take_trilinear_masks() -> None:
     method = replace(methods.get("rise"), samples=6)
     result = UNetCAM(model, ["dec2"], method)(torch.rand(1, 1, 8, 12, 8), ClassScore(0))
     assert result["dec2"].shape == (1, 1, 4, 6, 4)
+
+
+def test_a_network_that_hides_its_skip_can_not_be_replayed() -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.kept = self.conv(x)
+            return self.kept
+
+    class Hiding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.deep = Encoder(), nn.Conv2d(3, 3, 1)
+            self.head = nn.Conv2d(6, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            deep = self.deep(self.encoder(x))
+            return self.head(torch.cat([deep, self.encoder.kept], dim=1))
+
+    with pytest.raises(LayerError, match="behind the layer 'deep' can't be run again"):
+        UNetCAM(Hiding(), ["deep"], "ablationcam")(IMAGES)

@@ -20,7 +20,7 @@ from unetcam.engine.tensors import (
     require_finite,
     undefined_to_nan,
 )
-from unetcam.errors import NumericalError
+from unetcam.errors import LayerError, NumericalError
 
 #: Channels that a forward is taken to hold at full size, for the size of a chunk.
 _TYPICAL_WIDTH = 64
@@ -141,6 +141,8 @@ class Observation:
 
         Raises
         ------
+        LayerError
+            When the part behind the layer can't be run on its own.
         NumericalError
             For a score that is not finite.
         """
@@ -153,7 +155,16 @@ class Observation:
             changed = perturb(recording.activation, chunk).flatten(0, 1)
             images = self.images.repeat(times, *[1] * (self.images.ndim - 1))
             with recording.replayed(lambda: changed, times):
-                return self._scores(images, times)
+                try:
+                    return self._scores(images, times)
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError as error:
+                    reason = (str(error).splitlines() or [""])[0]
+                    raise LayerError(
+                        f"The part behind the layer '{name}' can't be run again on its own "
+                        f"({reason}): use a method that runs the whole network (gradcam)."
+                    ) from error
 
         return self._in_chunks(answer, indices)
 

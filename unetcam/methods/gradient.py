@@ -227,7 +227,7 @@ class GradCAMElementWise(_ElementWeighted):
     when = "All evidence for a class, also where other channels speak against it."
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return (activation * gradient).clamp_(min=0).sum(dim=1)
+        return (activation * gradient).clamp(min=0).sum(dim=1)
 
 
 @register
