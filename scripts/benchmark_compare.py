@@ -241,10 +241,10 @@ def _axes(quick: bool) -> dict[str, list[tuple[int, Task]]]:
     few = Task(classes=4, batch=1)
     return {
         "classes": [(n, Task(classes=n, batch=1)) for n in (1, 5, 21, 50, 150)],
-        "side": [(n, replace(few, side=n)) for n in (128, 256, 512, 1024)],
+        "side": [(n, replace(few, side=n)) for n in (64, 128, 256, 512, 1024)],
         "layers": [(n, replace(few, classes=8, layers=n)) for n in (1, 2, 3, 4, 5)],
         "batch": [(n, replace(few, batch=n)) for n in (1, 2, 4, 8, 16)],
-        "classes, 3-D": [(n, Task(n, 1, 48, 3, 3)) for n in (1, 4, 16)],
+        "classes, 3-D": [(n, Task(n, 1, 48, 3, 3)) for n in (1, 4, 16, 117)],
         "side, 3-D": [(n, Task(4, 1, n, 3, 3)) for n in (16, 32, 64)],
     }
 

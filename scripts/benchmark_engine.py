@@ -20,8 +20,9 @@ from torch import Tensor
 
 import unetcam.cam as cam_room
 from unetcam import UNetCAM
-from unetcam.engine import Run, convolution, gradients
+from unetcam.engine import Run, backwards, convolution, gradients
 from unetcam.engine.convolution import Branch, Plan
+from unetcam.engine.head import Head
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.targets import Region
 
@@ -67,9 +68,9 @@ def without_head(reached: Reached) -> Iterator[None]:
     """Send the zeros of the other classes through the head as well."""
 
     class WithoutHead(Shortcuts):
-        def head(self, logits: Tensor) -> Callable[[int | None], None]:
+        def head(self, logits: Tensor) -> Head:
             reached.append("head")
-            return lambda channel: None
+            return Head(None)
 
     with patch.object(gradients, "Shortcuts", WithoutHead):
         yield
@@ -133,13 +134,40 @@ def without_channels_last(reached: Reached) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_span(reached: Reached) -> Iterator[None]:
+    """Go backward for every class, however narrow the head."""
+
+    def never(*_: Any) -> None:
+        reached.append("span")
+
+    with patch.object(gradients, "statistics_by_span", never):
+        yield
+
+
+@contextmanager
+def without_sharing(reached: Reached) -> Iterator[None]:
+    """Go backward for each target alone."""
+
+    def one(logits: Tensor) -> int:
+        reached.append("sharing")
+        return 1
+
+    with patch.object(backwards, "_targets_at_once", one):
+        yield
+
+
 @dataclass(frozen=True)
 class Step:
-    """A shortcut: what it was expected to bring, and how it is switched off."""
+    """A shortcut: what it was expected to bring, how it is switched off, and where it applies.
+
+    Without a task of its own it is measured on the work of the main comparison.
+    """
 
     name: str
     expected: str
     off: Callable[[Reached], contextlib.AbstractContextManager[None]]
+    task: Task | None = None
 
 
 STEPS = (
@@ -160,14 +188,29 @@ STEPS = (
     ),
 )
 
-LEFT_OUT = (
-    (
-        "a low-rank head for 150 classes",
-        "not taken: it would need every class's gradient behind the head at once, and serves "
-        "full-image means only",
+#: What the main comparison's images are too large, or its head too wide, for.
+ELSEWHERE = (
+    Step(
+        "a narrow 1x1 head: a backward for each of its inputs, not for each class",
+        "as many times as classes outnumber the head's inputs",
+        without_span,
+        Task(classes=117, batch=1, side=48, layers=3, dims=3),
     ),
-    ("CUDA graphs, torch.compile", "not measured: no GPU"),
-    ("classes batched in one backward on a GPU", "not measured: no GPU"),
+    Step(
+        "small images: targets share a backward",
+        "more on a GPU than here",
+        without_sharing,
+        Task(classes=21, batch=1, side=64),
+    ),
+)
+
+LEFT_OUT = (
+    ("CUDA graphs, torch.compile", "not taken: no GPU was there to measure them on"),
+    (
+        "a low-rank head with a larger kernel",
+        "not taken: with a 3x3 kernel the gradients of means span up to nine times the head's "
+        "inputs, because borders count apart",
+    ),
 )
 
 
@@ -204,7 +247,42 @@ def measure_shortcuts(setting: Setting) -> dict[str, Any]:
         warm_up=dict.fromkeys(contenders, lambda: None),
     )
     brought = {name: 1 - ratio(times, "all", name) for name in times if name != "all"}
-    return {"work": work.task.sentence(), "times": times, "brought": brought}
+    return {
+        "work": work.task.sentence(),
+        "times": times,
+        "brought": brought,
+        "elsewhere": [_measure_elsewhere(setting, step) for step in ELSEWHERE],
+    }
+
+
+def _measure_elsewhere(setting: Setting, step: Step) -> dict[str, Any]:
+    """Time a step on the work that it is for, on and off."""
+    assert step.task is not None
+    setting.say(f"shortcuts: {step.name}")
+    task = replace(step.task, classes=9, side=16) if setting.quick else step.task
+    work = Work.make(replace(task, device=setting.device))
+
+    def explain(off: bool) -> Any:
+        reached: Reached = []
+        with step.off(reached) if off else contextlib.nullcontext():
+            maps = unetcam(work, range(work.task.classes))
+        if off and not reached:
+            raise RuntimeError(f"Nothing was switched off with '{step.name}'.")
+        return maps
+
+    _check_same(explain(False), explain(True), step.name)
+    times = alternate(
+        {"on": partial(explain, False), "off": partial(explain, True)},
+        setting.rounds(3),
+        setting.device,
+    )
+    return {
+        "name": step.name,
+        "expected": step.expected,
+        "work": work.task.sentence(),
+        "times": times,
+        "ratio": ratio(times, "off", "on"),
+    }
 
 
 def _check_same(expected: Any, found: Any, name: str) -> None:
@@ -243,6 +321,21 @@ def show_shortcuts(found: Mapping[str, Any], images: Path) -> str:
         "convolutions, so that their shares need not add up. The maps were checked to be equal "
         "each time (1e-4 of the largest value).\n\n"
         + table(["step", "expected", "without it", "brought"], rows)
+        + "\n\nWhere the work of the main comparison has no use for a step, another shows it:\n\n"
+        + table(
+            ["step", "expected", "work", "with it", "without", "ratio"],
+            [
+                [
+                    one["name"],
+                    one["expected"],
+                    one["work"],
+                    seconds(statistics.median(one["times"]["on"])),
+                    seconds(statistics.median(one["times"]["off"])),
+                    times_as(one["ratio"]),
+                ]
+                for one in found["elsewhere"]
+            ],
+        )
     )
 
 

@@ -104,11 +104,22 @@ def test_many_regions_at_once_agree_with_one_by_one() -> None:
         masks = torch.rand(7, 32, 32, generator=generator) > 0.7
         masks[3] = False
         of_class = torch.randint(0, max(2, classes), (7,), generator=generator)
-        maps = field.region_maps(masks, of_class)
+        maps, weights = field.region_maps(masks, of_class), field.region_weights(masks, of_class)
         assert maps[3].isnan().all()
         for index in (0, 1, 2, 4, 5, 6):
-            expected = field.map(Region(int(of_class[index]), masks[index]))
-            torch.testing.assert_close(maps[index], expected, rtol=1e-10, atol=1e-14)
+            region = Region(int(of_class[index]), masks[index])
+            torch.testing.assert_close(maps[index], field.map(region), rtol=1e-10, atol=1e-14)
+            expected = field.weights(region)
+            torch.testing.assert_close(weights[index], expected, rtol=1e-10, atol=1e-14)
+
+
+def test_many_targets_are_differentiated_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    field = UNetCAM(seeded(UNet(1, 3)).double(), ["up3"]).field(IMAGE.double())
+    wanted = targets_for(IMAGE)
+    whole = field.weights(wanted)
+    monkeypatch.setattr("unetcam.field._SEEDS_AT_ONCE", 2 * field.logits.numel())
+    parts = field.weights(wanted)
+    torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-14, equal_nan=True)
 
 
 def test_a_pooled_field_is_exact_for_unions_of_cells() -> None:

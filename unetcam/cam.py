@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from unetcam import methods
-from unetcam.engine import Run
-from unetcam.engine.budget import memory_bytes
-from unetcam.engine.shifts import shift_derivatives
+from unetcam.augment import explain_views
+from unetcam.engine import Collected
+from unetcam.engine.run import Scoring
 from unetcam.errors import LayerError, ModelError, UnetcamError
+from unetcam.evidence import Sign, answered, asked, check_sign
 from unetcam.field import RegionField
-from unetcam.methods import Method
-from unetcam.models.output import Output, is_map, pick_logits
-from unetcam.models.support import check_supported
-from unetcam.models.topology import find_layers
+from unetcam.methods import GradientMethod, Method
+from unetcam.mistakes import Mistakes, explain_errors
+from unetcam.models.inputs import Inputs, check_images, image_of
+from unetcam.models.output import Output
+from unetcam.network import Network
 from unetcam.result import CAMResult
-from unetcam.targets import ClassScore, Score, Target, check_existing, check_targets, class_count
+from unetcam.scoring import scoring_of
+from unetcam.targets import Choice, Head, Scale, Target, TargetLike, check_existing
 
 __all__ = ["UNetCAM"]
-
-#: What torch says when a model calls ``view`` on a map whose channels are last in memory.
-_VIEW_REFUSED = "view size is not compatible"
 
 
 class UNetCAM:
@@ -37,21 +35,34 @@ class UNetCAM:
     ----------
     model : nn.Module
         Maps images (B, C, *spatial) to logits (B, classes, *spatial); 2-D or 3-D. It is evaluated
-        (dropout off, batch statistics frozen) and left exactly as it was found.
+        (dropout off, batch statistics frozen) and left exactly as it was found. A classifier's
+        scores (B, classes) are a map of one pixel.
     layers : sequence of str or nn.Module, optional
         What to explain, in the order in which the maps are wanted. None takes every decoder layer,
         deepest first, found by tracing the model on the first images that are explained; of a
         method for the last layer alone (CAM), that one.
+        ``"conv#2"`` is the second run of a module that runs several times; ``"up3:skip"`` and
+        ``"up3:path"`` are what enters a stage by its skip and by the upsampling path (a layer's
+        ``parts`` in the table that :func:`find_layers` gives).
     method : str or Method
         A registered method's name, see :func:`unetcam.methods.names`, or one with settings of
         its own.
     output : callable, optional
         Picks the logits from what the model returns. Without it a tensor, tuple, list or dict is
         understood (deep supervision: the full-resolution head).
-    example : Tensor, optional
+    example : Tensor, tuple or dict, optional
         Images to trace the model on, so that :attr:`layers` is known at once.
+    sign : {"positive", "negative", "signed"}
+        What the maps show: evidence for the target; evidence against it, which is evidence for
+        its negation; or the first less the second, where maps have both signs.
     shortcuts : bool
         Whether the backwards leave out what no map needs; the maps are the same up to rounding.
+    memory_budget : int or float, optional
+        Bytes, or a share of what is free on the device: bounds the targets that share a backward,
+        the channels of a field that are pushed at once, and the maps, which are refused before
+        the work where they alone take more. By default the former are bounded by half of what is
+        free on a GPU, and by 1 GiB elsewhere. A device that runs out of memory all the same is
+        given smaller parts, with one warning.
 
     Raises
     ------
@@ -82,21 +93,31 @@ class UNetCAM:
         method: str | Method = "gradcam",
         *,
         output: Output | None = None,
-        example: Tensor | None = None,
+        example: Inputs | None = None,
+        sign: Sign = "positive",
         shortcuts: bool = True,
+        memory_budget: int | float | None = None,
     ) -> None:
-        check_supported(model)
-        self.model = model
         self._method = methods.get(method) if isinstance(method, str) else method
         self._method.check()
-        self._output = output
-        self._shortcuts = shortcuts
-        self._takes_channels_last = True
-        self._chosen = None if layers is None else _resolve(model, layers)
-        self._traced: dict[str, nn.Module] | None = None
+        check_sign(sign, self._method)
+        self._sign: Sign = sign
+        self._network = Network(
+            model,
+            layers,
+            self._method.suitable,
+            output,
+            shortcuts=shortcuts,
+            memory_budget=memory_budget,
+        )
         if example is not None:
-            self._check_images(example)
-            self._modules(example)
+            check_images(self.model, image_of(example))
+            self._network.points(example)
+
+    @property
+    def model(self) -> nn.Module:
+        """The explained model, out of what wraps it."""
+        return self._network.model
 
     @property
     def method(self) -> str:
@@ -112,12 +133,12 @@ class UNetCAM:
         LayerError
             While they are not known: before the first call, without ``layers`` and ``example``.
         """
-        modules = self._chosen if self._chosen is not None else self._traced
-        if modules is None:
+        layers = self._network.layers
+        if layers is None:
             raise LayerError(
                 "The layers are found at the first call: pass example=images to know them before."
             )
-        return tuple(modules)
+        return layers
 
     def __enter__(self) -> UNetCAM:
         return self
@@ -131,19 +152,37 @@ class UNetCAM:
         """Nothing of a call outlives it; what stays are the layers' names."""
 
     def __call__(
-        self, images: Tensor, targets: Sequence[Target] | Target | None = None
+        self,
+        images: Inputs,
+        targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
+        *,
+        augment: Any = None,
+        create_graph: bool = False,
     ) -> CAMResult:
         """Explain a batch of images.
 
-        One forward serves all targets and layers; each target costs one backward from the logits
-        to the deepest layer.
+        One forward serves all targets and layers; each target costs at most one backward from the
+        logits to the deepest layer.
 
         Parameters
         ----------
-        images : Tensor
-            (B, C, *spatial), floating point, on the model's device. Nothing is normalised here.
-        targets : Target or sequence of Target, optional
-            What to explain; one :class:`~unetcam.targets.ClassScore` per class by default.
+        images : Tensor, tuple or dict
+            (B, C, *spatial), floating point, on the model's device. Nothing is normalised here. A
+            tuple or dict holds the arguments of a model of several inputs; the tensor with the
+            most pixels in it is the image.
+        targets : Target, callable or sequence of them, optional
+            What to explain; one :class:`~unetcam.targets.ClassScore` per class by default. A
+            callable makes a score per image, (B,), of the logits: see
+            :class:`~unetcam.targets.Function`.
+        augment : transform or sequence of transforms, optional
+            Flips, transposes, right angles and scales of albumentations, see
+            :func:`unetcam.augment.views`. All views that they give are explained for the same
+            pixels, and their maps brought back and averaged; :attr:`CAMResult.spread` tells how
+            far they differ.
+        create_graph : bool
+            Keep the maps differentiable, with respect to the parameters that require a gradient
+            and to the images where they do, so that they can stand in a loss; the logits as well.
+            For methods made of gradients; every backward is whole and its graph is kept.
 
         Returns
         -------
@@ -152,46 +191,139 @@ class UNetCAM:
 
         Raises
         ------
-        LayerError, ModelError, NumericalError, TargetError
+        LayerError, MemoryBudgetError, ModelError, NumericalError, TargetError
             One sentence each: what is wrong, where, and what to do.
         """
-        self._check_images(images)
-        modules = self._modules(images)
-        if isinstance(targets, Target):
-            targets = [targets]
-        explained: list[Target] = []
+        check_images(self.model, image_of(images))
+        self._check_call(augment, create_graph)
+        explained, score = scoring_of(targets)
 
-        def score(logits: Tensor, reference: Tensor | None = None) -> list[Score]:
-            wanted = targets
-            if wanted is None:
-                wanted = [ClassScore(index) for index in range(class_count(logits))]
-            explained[:] = wanted
-            check_targets(explained, logits)
-            held = () if reference is None else (reference,)
-            return [target.score(logits, *held) for target in explained]
+        def explain(inputs: Inputs, score: Scoring) -> Collected:
+            collected = self._network.explain(
+                inputs, asked(score, self._sign), self._method, create_graph=create_graph
+            )
+            return answered(collected, self._sign)
 
-        def output(returned: Any, images: Tensor = images) -> Tensor:
-            return self._logits(returned, images)
+        if augment is None:
+            return self._result(explain(images, score), explained)
+        collected, spread = explain_views(explain, images, score, augment)
+        return self._result(collected, explained, spread)
 
-        channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
-        run = Run(self.model, images, modules, score, output, self._shortcuts, channels_last)
-        try:
-            collected = self._method.explain(run)
-        except RuntimeError as error:
-            if not channels_last or _VIEW_REFUSED not in str(error):
-                raise
-            self._takes_channels_last = False
-            collected = self._method.explain(replace(run, channels_last=False))
-        if self._method.per_target:
-            check_existing(explained, collected.defined)
-        return CAMResult(
-            collected.logits,
-            collected.explained or tuple(explained),
-            collected.maps,
-            self.method,
-            self._method.settings,
-            collected.channels,
+    def tiled(
+        self,
+        image: Tensor,
+        tile: int | Sequence[int],
+        overlap: int | Sequence[int],
+        *,
+        batch: int = 1,
+        targets: TargetLike | Sequence[TargetLike] | Choice | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> CAMResult:
+        """Explain an image or volume that doesn't fit, tile by tile.
+
+        The logits are those of the tiles, blended by a Gaussian, and what is explained is the
+        network that gives them: see :func:`unetcam.tiled.explain_tiles`. Where the network sees no
+        further than a quarter of the overlap, logits and maps are those of the whole image, up to
+        rounding. The tiles take turns on the model's device; logits and maps of the whole image
+        stay on the image's, which may be another. Methods that are not linear in the gradient, so
+        other than gradcam and hirescam, hold the whole layers' channels there as well.
+
+        Parameters
+        ----------
+        image : Tensor
+            (1, C, *spatial) or (C, H, W), floating point, on any device.
+        tile, overlap : int or sequence of int
+            Pixels, for all axes alike or for each. They and the image's sides should be multiples
+            of the network's stride, so that the tiles' maps line up.
+        batch : int
+            Tiles in one pass.
+        targets : Target, callable or sequence of them, optional
+            As for a call; masks and pixels are those of the whole image.
+        progress : callable, optional
+            Is told how many tiles of how many are done, as two integers; there are two or more
+            walks over the tiles.
+
+        Returns
+        -------
+        CAMResult
+            Of one image.
+
+        Raises
+        ------
+        DataError
+            For tiles that can't be cut.
+        LayerError, ModelError
+            Where the tiles' maps or logits don't line up, as those of unpadded convolutions.
+        UnetcamError
+            For a method that is not made of one gradient.
+
+        Examples
+        --------
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+        >>> cam, image = UNetCAM(model, ["1"]), torch.rand(1, 1, 40, 64)
+        >>> result = cam.tiled(image, tile=16, overlap=8)
+        >>> torch.allclose(result["1"], cam(image)["1"], rtol=1e-5, atol=1e-8)
+        True
+        """
+        # What reads images comes with it, and an explanation without tiles need not wait for that.
+        from unetcam.data.tiling import Tiles
+        from unetcam.tiled import explain_tiles
+
+        tiles = Tiles.cut(image, tile, overlap, batch, self._network.device, progress)
+        check_images(self.model, tiles.take([0]))
+        explained, score = scoring_of(targets)
+        collected = explain_tiles(
+            self._network.explain, self._method, tiles, asked(score, self._sign)
         )
+        return self._result(answered(collected, self._sign), explained)
+
+    def explain_errors(
+        self,
+        images: Tensor,
+        truth: Tensor | ArrayLike,
+        *,
+        on: Scale = "logits",
+        head: Head = "softmax",
+    ) -> Mistakes:
+        """What speaks for each class where it is missed, and where it is made up.
+
+        One forward, and one backward for each class and kind of mistake that some image has.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, C, *spatial), as for a call.
+        truth : array_like or Tensor
+            Class indices, (*spatial) or (B, *spatial), of the logits' size; -1 where a pixel is
+            to be ignored. With ``head="sigmoid"`` and several channels 1 and 0 for each class,
+            (C, *spatial) or (B, C, *spatial).
+        on, head
+            See :class:`~unetcam.targets.RegionScore`.
+
+        Returns
+        -------
+        Mistakes
+            The maps of what is missed and of what is made up, each (B, classes, *layer_spatial)
+            by layer and NaN where there is no such pixel, with the numbers of pixels.
+
+        Raises
+        ------
+        LayerError, ModelError, NumericalError, TargetError
+            As a call does.
+
+        Examples
+        --------
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+        >>> truth = torch.zeros(8, 8, dtype=torch.long)
+        >>> found = UNetCAM(model, ["0"]).explain_errors(torch.rand(2, 1, 8, 8), truth)
+        >>> found.missed["0"].shape, found.missed_pixels.sum() == found.made_up_pixels.sum()
+        (torch.Size([2, 3, 8, 8]), tensor(True))
+        """
+        return explain_errors(lambda choice: self(images, choice), truth, on=on, head=head)
 
     def field(
         self,
@@ -212,8 +344,7 @@ class UNetCAM:
         layer : str, optional
             One of :attr:`layers`; the last, finest one by default.
         memory_budget : int or float, optional
-            Bytes for the tensors of a chunk of channels, or a share of what is free on the
-            device; half of that on a GPU and 1 GiB elsewhere by default.
+            For this field alone, in place of the one given to :class:`UNetCAM`.
 
         Raises
         ------
@@ -228,98 +359,40 @@ class UNetCAM:
                 f"A field gives Grad-CAM maps, and this UNetCAM is set to '{self.method}': use "
                 "method='gradcam', or cam(...)."
             )
-        images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
-        self._check_images(images)
+        images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image_of(image)
+        check_images(self.model, images)
         if len(images) != 1:
             raise ModelError(
                 f"A field belongs to one image, and {len(images)} were given: call it for each."
             )
-        modules = self._modules(images) if layer is None else _resolve(self.model, [layer])
-        name, module = list(modules.items())[-1]
-        shifts = shift_derivatives(
-            self.model,
-            images,
-            name,
-            module,
-            lambda returned: self._logits(returned, images),
-            memory=memory_bytes(memory_budget, images.device),
-        )
+        name, shifts = self._network.shifts(images, layer, memory_budget)
         return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
 
-    def _modules(self, images: Tensor) -> Mapping[str, nn.Module]:
-        if self._chosen is not None:
-            return self._chosen
-        if self._traced is None:
-            found = find_layers(self.model, images, output=self._output).decoder
-            if not found:
-                raise LayerError(
-                    "No decoder layer was found in the model: name the layers yourself with "
-                    "layers=[...] (model.named_modules() lists them)."
-                )
-            self._traced = _resolve(self.model, self._method.suitable(found))
-        return self._traced
-
-    def _logits(self, returned: Any, images: Tensor) -> Tensor:
-        if self._output is None:
-            return pick_logits(returned, images)
-        logits = self._output(returned)
-        if not isinstance(logits, Tensor) or not is_map(logits, images):
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(
-                f"output= gave {shape}, which is no segmentation map (B, C, *spatial) for images "
-                f"of shape {tuple(images.shape)}: return the logits."
+    def _check_call(self, augment: Any, create_graph: bool) -> None:
+        if create_graph and not isinstance(self._method, GradientMethod):
+            raise UnetcamError(
+                f"Maps of the method '{self.method}' have no graph: use a method made of one "
+                "gradient, as gradcam."
             )
-        return logits
-
-    def _check_images(self, images: Tensor) -> None:
-        if not isinstance(images, Tensor):
-            raise ModelError(
-                f"Images must be a tensor (B, C, *spatial), and this is a "
-                f"{type(images).__name__}: convert them with torch.from_numpy or torch.stack."
-            )
-        if images.ndim not in (4, 5) or 0 in images.shape or not images.is_floating_point():
-            raise ModelError(
-                f"Images must be floating point of shape (B, C, H, W) or (B, C, D, H, W), and "
-                f"these are {images.dtype} of shape {tuple(images.shape)}: add the missing "
-                "dimension with images[None], or convert with images.float()."
-            )
-        parameter = next(self.model.parameters(), None)
-        if parameter is not None and parameter.device != images.device:
-            raise ModelError(
-                f"The images are on {images.device}, but the model is on {parameter.device}: "
-                f"move them with images.to('{parameter.device}')."
-            )
-        if (
-            parameter is not None
-            and parameter.dtype != images.dtype
-            and not torch.is_autocast_enabled(images.device.type)
-        ):
-            raise ModelError(
-                f"The images are {images.dtype}, but the model is {parameter.dtype}: convert them "
-                f"with images.to({parameter.dtype})."
+        if create_graph and augment is not None:
+            raise UnetcamError(
+                "create_graph= is for maps of the images as they are: leave out augment=."
             )
 
-
-def _resolve(model: nn.Module, layers: Sequence[str | nn.Module]) -> dict[str, nn.Module]:
-    """The layers by name, in the given order."""
-    modules = {name: module for name, module in model.named_modules() if name}
-    names = {id(module): name for name, module in modules.items()}
-    if isinstance(layers, (str, nn.Module)):
-        layers = [layers]
-    if not layers:
-        raise LayerError("layers=[] leaves nothing to explain: name a layer, or pass None.")
-    found: dict[str, nn.Module] = {}
-    for layer in layers:
-        name = layer if isinstance(layer, str) else names.get(id(layer))
-        if name is None:
-            raise LayerError(
-                f"The module {type(layer).__name__} given as a layer is no part of the model: "
-                "pass one of model.modules(), or its name."
-            )
-        if name not in modules:
-            near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
-            listed = " or ".join(f"'{candidate}'" for candidate in near)
-            hint = f"did you mean {listed}?" if near else "find_layers lists the layers."
-            raise LayerError(f"The model has no layer '{name}': {hint}")
-        found[name] = modules[name]
-    return found
+    def _result(
+        self,
+        collected: Collected,
+        targets: Sequence[Target],
+        spread: Mapping[str, Tensor] | None = None,
+    ) -> CAMResult:
+        if self._method.per_target:
+            check_existing(targets, collected.defined)
+        return CAMResult(
+            collected.logits,
+            collected.explained or tuple(targets),
+            collected.maps,
+            self.method,
+            spread,
+            self._method.settings | ({} if self._sign == "positive" else {"sign": self._sign}),
+            collected.channels,
+        )

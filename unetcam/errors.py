@@ -26,8 +26,16 @@ class NumericalError(UnetcamError, ArithmeticError):
     """NaN or infinity where a finite number is needed."""
 
 
+class MemoryBudgetError(UnetcamError, ValueError):
+    """A memory budget that is no amount of memory, or that the result alone exceeds."""
+
+
 class DataError(UnetcamError, ValueError):
     """An image, mask, manifest or class table that can't be used."""
+
+
+class MeasureError(UnetcamError, ValueError):
+    """Maps, masks or settings that can't be measured; the message says which and the remedy."""
 
 
 class RunError(UnetcamError, RuntimeError):

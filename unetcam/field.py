@@ -19,6 +19,8 @@ from unetcam.errors import DataError, TargetError
 from unetcam.targets import Target, check_existing, check_targets
 
 _SCHEMA = 1
+#: Values of targets' derivatives that are held at a time.
+_SEEDS_AT_ONCE = 1 << 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +82,22 @@ class RegionField:
             return self.weights([targets])[0]
         logits = self.logits[None]
         check_targets(targets, logits)
-        seeds, defined = [], []
+        rows, defined = [], []
+        at_once = max(1, _SEEDS_AT_ONCE // logits.numel())
         with torch.inference_mode(False), torch.enable_grad():
             leaf = logits.clone().requires_grad_()
-            for target in targets:
-                score = target.score(leaf)
-                (seed,) = torch.autograd.grad(score.value.sum(), leaf, materialize_grads=True)
-                seeds.append(seed[0])
-                defined.append(score.defined)
+            for start in range(0, len(targets), at_once):
+                part = targets[start : start + at_once]
+                scores = [target.score(leaf) for target in part]
+                seeds = [
+                    torch.autograd.grad(score.value.sum(), leaf, materialize_grads=True)[0][0]
+                    for score in scores
+                ]
+                defined += [score.defined for score in scores]
+                rows.append(self._weigh(self._on_grid(torch.stack(seeds), part)))
         present = torch.stack(defined, dim=1)
         check_existing(targets, present)
-        weights = self._weigh(self._on_grid(torch.stack(seeds), targets))
+        weights = torch.cat(rows)
         return weights.masked_fill(~present[0, :, None], torch.nan)
 
     @overload
@@ -142,6 +149,18 @@ class RegionField:
             For masks of another shape, for a class out of range, and for masks that are no unions
             of cells on a pooled field.
         """
+        return self._maps(self.region_weights(masks, classes))
+
+    def region_weights(self, masks: Tensor, classes: Tensor | Sequence[int]) -> Tensor:
+        """The Grad-CAM weights of many regions at once, (R, K).
+
+        Regions that a network recognises by the same features have weights of one direction.
+
+        Parameters
+        ----------
+        masks, classes
+            As for :meth:`region_maps`.
+        """
         classes = torch.as_tensor(classes, device=self.logits.device)
         count = max(2, self.logits.shape[0])
         if tuple(masks.shape[1:]) not in (tuple(self.logits.shape[1:]), self.grid):
@@ -166,7 +185,7 @@ class RegionField:
             sign, channel = self._channel(index)
             weights[chosen] = sign * share[chosen] @ derivative[:, channel].T
         pixels = (share @ cells.to(share.dtype))[:, None]
-        return self._maps(weights / (pixels * self._layer_pixels()))
+        return weights / (pixels * self._layer_pixels())
 
     def pool(self, cells: Sequence[int]) -> RegionField:
         """The same field on a coarser grid: exact for every union of cells.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -23,17 +23,22 @@ class CAMResult:
     Attributes
     ----------
     logits : Tensor
-        (B, C, *spatial), detached.
+        (B, C, *spatial), detached but for ``create_graph=True``.
     targets : tuple of Target
         The T targets, in order; of the method "channels", the channels' ranks.
     maps : Mapping of str to Tensor
         By layer, (B, T, *layer_spatial), on the model's device; float32, and float64 for a float64
-        network. Raw as the method gave them, never negative; NaN where the target does not exist
-        in the image. A map of zeros only has no positive evidence: see :attr:`empty`.
+        network. Raw as the method gave them, never negative but for ``sign="signed"``; NaN where
+        the target does not exist in the image. A map of zeros only has no evidence of its sign:
+        see :attr:`empty`.
     method : str
         The method's name.
+    spread : Mapping of str to Tensor, optional
+        With ``augment=``, of the maps' shape: the standard deviation of the maps over the views,
+        of which they are the mean. It is resized and scaled along with them.
     settings : Mapping of str to Any
-        The method's settings by name; the seed is among them where something is drawn.
+        The method's settings by name; the seed is among them where something is drawn, and the
+        sign where it is not positive.
     channels : Mapping of str to Tensor
         Of the method "channels", by layer, (B, T) int64: which channel each map shows, -1 where
         the layer has no more. Otherwise empty.
@@ -54,6 +59,7 @@ class CAMResult:
     targets: tuple[Named, ...]
     maps: Mapping[str, Tensor]
     method: str
+    spread: Mapping[str, Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     channels: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -89,17 +95,12 @@ class CAMResult:
             Maps of (B, T, *size): bilinear in 2-D and trilinear in 3-D, ``align_corners=False``.
         """
         target = tuple(self.logits.shape[2:] if size is None else size)
-        mode = "bilinear" if len(target) == 2 else "trilinear"
-        maps = {
-            name: maps
-            if tuple(maps.shape[2:]) == target
-            else F.interpolate(maps, size=target, mode=mode, align_corners=False)
-            for name, maps in self.maps.items()
-        }
-        return replace(self, maps=maps)
+        return self._each(lambda name, maps: _resized(maps, target))
 
     def scaled(self, by: Sharing = "map") -> CAMResult:
         """The same result with its maps divided by an exact maximum, to [0, 1].
+
+        Signed maps are divided by their largest magnitude, to [-1, 1].
 
         Parameters
         ----------
@@ -116,16 +117,31 @@ class CAMResult:
         if by not in ("map", "layer", "image"):
             raise ValueError(f"by={by!r} is no scale: use 'map', 'layer' or 'image'.")
         peaks = {
-            name: torch.nan_to_num(maps).flatten(2).amax(dim=2) for name, maps in self.maps.items()
+            name: torch.nan_to_num(maps).abs().flatten(2).amax(dim=2)
+            for name, maps in self.maps.items()
         }
         if by != "map":
             peaks = {name: peak.amax(dim=1, keepdim=True) for name, peak in peaks.items()}
         if by == "image":
             shared = torch.stack(list(peaks.values())).amax(dim=0)
             peaks = dict.fromkeys(peaks, shared)
+        return self._each(lambda name, maps: _divided(maps, peaks[name]))
+
+    def _each(self, change: Callable[[str, Tensor], Tensor]) -> CAMResult:
+        """The same result with the maps of every layer, and their spread, changed."""
+        maps = {name: change(name, one) for name, one in self.maps.items()}
+        if self.spread is None:
+            return replace(self, maps=maps)
         return replace(
-            self, maps={name: _divided(maps, peaks[name]) for name, maps in self.maps.items()}
+            self, maps=maps, spread={name: change(name, one) for name, one in self.spread.items()}
         )
+
+
+def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    if tuple(maps.shape[2:]) == size:
+        return maps
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return F.interpolate(maps, size=size, mode=mode, align_corners=False)
 
 
 def _divided(maps: Tensor, peak: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from tests.runs.factory import CLASSES, SOURCE, write_data, write_network
 from unetcam import methods
 from unetcam._version import __version__
 from unetcam.cli import main
+from unetcam.cli.options import TargetName
+from unetcam.runs.config import TARGET_KINDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,6 +140,17 @@ def test_a_changed_mask_is_another_run_but_a_moved_data_set_is_not(
     capsys.readouterr()
     assert main(command) == 2
     assert "the images or masks" in capsys.readouterr().err
+
+
+def test_a_report_may_explain_what_is_made_up(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(report(work, "--target", "false-positives")) == 0
+    rows = pd.read_parquet(work / "run" / "rows.parquet")
+    assert set(rows["target"]) == {"false-positives"}
+    page = (work / "run" / "report.html").read_text(encoding="utf-8")
+    assert "No map is judged here." in page
+    assert "Nothing was found" not in page
 
 
 @pytest.mark.usefixtures("plain_page")
@@ -392,3 +405,7 @@ def test_the_demo_runs_to_its_report_and_can_be_repeated(
     assert found["counts"] == {"images": 24, "explained": 24, "rows": 24 * 16, "skipped": 0}
     assert main(command) == 0
     assert "finished already" in capsys.readouterr().err
+
+
+def test_the_command_line_offers_every_kind_of_target() -> None:
+    assert {name.value for name in TargetName} == set(TARGET_KINDS)

@@ -175,6 +175,7 @@ def test_a_folder_that_may_not_be_written_is_refused(
     ("arguments", "words"),
     [
         (lambda work: ["--target", "truth", str(work / "images")], "need masks"),
+        (lambda work: ["--target", "false-negatives", str(work / "images")], "need masks"),
         (lambda work: [str(work / "none.png")], "none.png"),
         (lambda work: [str(work / "net.py")], "net.py"),
         (lambda work: [], "IMAGE"),

@@ -14,18 +14,22 @@ from PIL import Image
 
 from unetcam.models import load_model
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_nuclei.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
+def loaded(name: str) -> ModuleType:
     pytest.importorskip("stardist")
-    spec = importlib.util.spec_from_file_location("train_nuclei", SCRIPT)
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return loaded("train_nuclei")
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +95,17 @@ def test_early_weights_are_another_state_of_the_same_network(out: Path) -> None:
     early = load_model(str(out / "model"), checkpoint=out / "early.safetensors").state_dict()
     late = load_model(str(out / "model")).state_dict()
     assert any(not torch.equal(early[name], late[name]) for name in late)
+
+
+def test_each_nucleus_is_explained_for_itself(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = loaded("nuclei_by_instance")
+    image, masks = script.read_instances()
+    assert image.shape == (1, 1, 512, 512)
+    assert masks.flatten(1).any(dim=1).all()
+    assert masks.sum(dim=0).max() == 1
+    figure = tmp_path / "nuclei.png"
+    script.main(str(out / "model"), figure, "decoder.blocks.3")
+    assert f"{len(masks)} nuclei at 'decoder.blocks.3' (16 channels)" in capsys.readouterr().out
+    assert Image.open(figure).width > 800

@@ -333,8 +333,10 @@ class Watched(TorchDispatchMode):
 def backwards(model: nn.Module, layer: str, target: Target, **options: Any) -> list[Any]:
     with torch.no_grad(), Watched() as forward:
         model(GREY)
+    cam = UNetCAM(model, [layer], **options)
+    cam(GREY, [target])  # which may have to see first what the layer gives
     with Watched() as both:
-        UNetCAM(model, [layer], **options)(GREY, [target])
+        cam(GREY, [target])
     return both.seen[len(forward.seen) :]
 
 

@@ -8,29 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.models.zoo import SMP
 from tests.networks import Nameless, UNet, UNet3d, ValidUNet, seeded
 from unetcam import UNetCAM, find_layers
 from unetcam.errors import LayerError, ModelError
 from unetcam.models.table import LayerTable
 
-BLOCKS = [f"decoder.blocks.{i}" for i in range(5)]
-DENSE = [f"decoder.blocks.x_0_{i}" for i in range(5)]
-LATERALS = ["decoder.fpn_lateral_blocks.0", "decoder.fpn_lateral_blocks.1"]
-
-#: What a person would choose: each stage's last map before the next upsampling, with its stride.
-SMP = {
-    "Unet": (BLOCKS, [16, 8, 4, 2, 1]),
-    "UnetPlusPlus": (DENSE, [16, 8, 4, 2, 1]),
-    "MAnet": (["decoder.center", *BLOCKS], [32, 16, 8, 4, 2, 1]),
-    "Linknet": (BLOCKS, [16, 8, 4, 2, 1]),
-    "FPN": (["decoder.p5", "decoder.p4", "decoder.p3", "decoder.merge"], [32, 16, 8, 4]),
-    "PAN": (["decoder.gau3", "decoder.gau2", "decoder.gau1"], [16, 8, 4]),
-    "DeepLabV3": (["decoder"], [8]),
-    "DeepLabV3Plus": (["decoder.aspp", "decoder.block2"], [16, 4]),
-    "UPerNet": (["decoder.psp", *LATERALS, "decoder.fusion_block"], [32, 16, 8, 4]),
-    "Segformer": (["decoder.mlp_stage.0", "decoder.fuse_stage"], [32, 4]),
-    "PSPNet": (["decoder"], [8]),
-}
 UNSUPPORTED = {("UnetPlusPlus", "mit_b0"), ("Linknet", "mit_b0")}  # by the library itself
 
 
@@ -190,3 +173,95 @@ def test_the_table_prints_and_turns_into_rows() -> None:
     assert "dec2   decoder          2         8  4x4x4  enc2" in str(table)
     row = table.to_rows()[-2]
     assert (row["name"], row["stride"], row["size"]) == ("dec1", 1, (8, 8, 8))
+
+
+class Block(nn.Module):
+    """U²-Net's: a small U-Net of its own, with a residual past it."""
+
+    def __init__(self, inputs: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(inputs, width, 3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
+        self.bottom = nn.Conv2d(width, width, 3, padding=2, dilation=2)
+        self.up = nn.ModuleList(nn.Conv2d(2 * width, width, 3, padding=1) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = x = torch.relu(self.enter(x))
+        skips = []
+        for conv in self.down:
+            skips.append(torch.relu(conv(x)))
+            x = F.max_pool2d(skips[-1], 2)
+        x = torch.relu(self.bottom(x))
+        for conv in self.up:
+            skip = skips.pop()
+            x = F.interpolate(x, size=skip.shape[2:], mode="bilinear")
+            x = torch.relu(conv(torch.cat([x, skip], dim=1)))
+        return x + whole
+
+
+class Nested(nn.Module):
+    """U²-Net: a U-Net whose stages are U-Nets, and side outputs that are fused."""
+
+    def __init__(self, *, deep: bool = True) -> None:
+        super().__init__()
+        self.e1, self.e2, self.e3 = Block(1, 8, 3), Block(8, 8, 2), Block(8, 8, 1)
+        self.d2, self.d1 = Block(16, 8, 2), Block(16, 8, 3)
+        self.side = nn.ModuleList(nn.Conv2d(8, 1, 3, padding=1) for _ in range(3))
+        self.fuse, self.deep = nn.Conv2d(3, 1, 1), deep
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        a = self.e1(x)
+        b = self.e2(F.max_pool2d(a, 2))
+        c = self.e3(F.max_pool2d(b, 2))
+        b = self.d2(torch.cat([F.interpolate(c, scale_factor=2), b], dim=1))
+        a = self.d1(torch.cat([F.interpolate(b, scale_factor=2), a], dim=1))
+        sides = [
+            F.interpolate(side(y), size=x.shape[2:])
+            for side, y in zip(self.side, (a, b, c), strict=True)
+        ]
+        if not self.deep:
+            return (sides[0],)
+        return (self.fuse(torch.cat(sides, dim=1)), *sides)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_blocks_that_are_unets_themselves_are_steps_of_the_outer_one(deep: bool) -> None:
+    table = find_layers(Nested(deep=deep), torch.rand(1, 1, 64, 64))
+    assert decoder(table) == (["d2", "d1"], [2, 1])
+    assert [(layer.name, layer.stride) for layer in table if layer.stage == "encoder"] == [
+        ("e1", 1),
+        ("e2", 2),
+    ]
+    assert [layer.skips for layer in table if layer.stage == "decoder"] == [("e2",), ("e1",)]
+
+
+def test_of_unets_one_behind_the_other_the_last_is_explained() -> None:
+    model = nn.Sequential(UNet(1, 2), UNet(2, 3))
+    found = decoder(find_layers(model, torch.rand(1, 1, 32, 32)))
+    assert found == (["1.up1", "1.up2", "1.up3", "1.up4"], [8, 4, 2, 1])
+
+
+class Gated(nn.Module):
+    """An attention gate weighs the skip; what gates is upsampled itself, and no way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.mid = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.gate, self.psi = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 1, 1)
+        self.weigh, self.dec = nn.Identity(), nn.Conv2d(8, 4, 3, padding=1)
+        self.out = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = self.enc(x)
+        up = F.interpolate(self.mid(F.max_pool2d(skip, 2)), scale_factor=2)
+        weight = torch.sigmoid(self.psi(torch.relu(self.gate(up) + skip)))
+        return self.out(self.dec(torch.cat([skip * weight, up], dim=1)))
+
+
+def test_what_gates_a_skip_is_not_the_way() -> None:
+    table = find_layers(Gated(), torch.rand(1, 1, 16, 16))
+    assert [(layer.name, layer.skips, layer.parts) for layer in table[1:]] == [
+        ("mid", (), ()),
+        ("dec", ("enc",), ("skip", "path")),
+        ("out", (), ()),
+    ]

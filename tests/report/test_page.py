@@ -16,7 +16,10 @@ from PIL import Image
 from tests.report.conftest import NAMES, SCRIPT
 from tests.report.synthetic import Run, make_run
 from unetcam.report.findings import find
+from unetcam.report.overview import class_summaries
 from unetcam.report.page import render
+from unetcam.report.readings import prepared, readings
+from unetcam.report.tables import Stats
 
 VOID = {"wbr", "meta", "link", "img", "br", "path", "line", "use"}
 
@@ -255,3 +258,21 @@ def test_a_report_of_many_classes_and_layers_stays_small_enough(wide_page_file: 
     page = Page(wide_page_file.read_text(encoding="utf-8"))
     assert len(page.all("img")) > 250
     assert wide_page_file.stat().st_size < 8_000_000
+
+
+def test_maps_of_mistakes_are_shown_and_not_judged(run: Run) -> None:
+    assert find(run)
+    rows = run.rows.assign(target="false-positives")
+    meta = {**run.meta, "config": {**run.meta["config"], "target": "false-positives"}}
+    mistakes = replace(run, rows=rows, meta=meta)
+    assert find(mistakes) == []
+    frame = prepared(rows)
+    judged = readings(frame, mistakes.layers)
+    lines = class_summaries(mistakes, Stats(run.summary), frame, judged, [])
+    assert {line.verdict for line in lines} == {"Could not be judged"}
+    page = Page(render(mistakes, []))
+    assert "No map is judged here." in page.text
+    assert "Nothing was found" not in page.text
+    assert not any("flagged" in (found.get("class") or "") for found in page.all("span"))
+    assert "is better" not in page.text.lower()
+    assert "each class's mean score over the pixels that are wrongly predicted as it" in page.text

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from unetcam.data import Frame, Item, Preprocessing, Sample
+from unetcam.runs.config import ERROR_KINDS, ErrorKind
 from unetcam.runs.framed import image_area, targets_for
-from unetcam.targets import ClassScore, PredictedRegion
+from unetcam.targets import (
+    BoundaryErrors,
+    ClassScore,
+    FalseNegatives,
+    FalsePositives,
+    MissedComponents,
+    PredictedRegion,
+)
 
 CPU = torch.device("cpu")
 
@@ -68,6 +76,30 @@ def test_the_truth_has_no_border() -> None:
     (top, left) = items[0].prepared.frame.offset
     expected = logits[0, 1, top : top + 2, left : left + 32].mean()
     torch.testing.assert_close(target.score(logits).value[0], expected)
+
+
+@pytest.mark.parametrize("kind", ERROR_KINDS)
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_errors_are_those_of_the_truth_at_the_logits_size(kind: ErrorKind, shrink: int) -> None:
+    make = {
+        "false-positives": FalsePositives,
+        "false-negatives": FalseNegatives,
+        "boundary-errors": BoundaryErrors,
+        "missed-components": MissedComponents,
+    }[kind]
+    items = [item(8, 32, (32, 32)), item(32, 8, (32, 32))]
+    logits = logits_for(items)[:, :, ::shrink, ::shrink]
+    masks = torch.stack([i.prepared.mask for i in items])
+    there = torch.nn.functional.interpolate(
+        masks[:, None].float(), size=logits.shape[2:], mode="nearest-exact"
+    )[:, 0].long()
+    assert (there == -1).any()
+    for c, target in enumerate(targets_for(kind, 2, items, CPU)):
+        target.check(logits)
+        ours, expected = target.score(logits), make(c, there).score(logits)
+        assert torch.equal(ours.defined, expected.defined)
+        torch.testing.assert_close(ours.value, expected.value)
+        assert target.name == make(c, there).name
 
 
 def test_the_area_is_that_of_the_frame() -> None:

@@ -12,11 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.runs.factory import TinyUNet, plan, write_data
+from tests.targets.reference import band, components
 from unetcam import UNetCAM, targets
 from unetcam.analysis import measure
 from unetcam.data import Skipped
 from unetcam.errors import RunError
 from unetcam.runs import Plan, RunData, execute
+from unetcam.runs.config import TARGET_KINDS
 from unetcam.runs.explain import Explainer
 from unetcam.runs.loop import Silent, chunks, dataset_of, settings_of
 from unetcam.runs.reading import read_ahead
@@ -82,32 +84,49 @@ def test_there_is_one_row_per_image_layer_and_class_in_that_order(tmp_path: Path
     assert rows["truth_pixels"].dtype == np.int64
 
 
-@pytest.mark.parametrize("kind", ["class", "predicted", "truth"])
+def regions_of(kind: str, c: int, predicted: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
+    """The pixels of an image, (h, w), that a kind of target explains for a class."""
+    true, other = truth == c, (truth != c) & (truth >= 0)
+    missed, made_up = true & (predicted != c), other & (predicted == c)
+    simple = {
+        "class": inside,
+        "predicted": (predicted == c) & inside,
+        "truth": true,
+        "false-positives": made_up,
+        "false-negatives": missed,
+    }
+    if kind in simple:
+        return simple[kind]
+    if kind == "boundary-errors":
+        width = max(1.0, 0.02 * np.hypot(*truth.shape))
+        return torch.from_numpy(band(true.numpy(), other.numpy(), width)) & (missed | made_up)
+    parts = [torch.from_numpy(part) for part in components(true.numpy())]
+    unmet = [part for part in parts if not (part & (predicted == c)).any()]
+    return torch.stack([torch.zeros_like(true), *unmet]).any(0)
+
+
+@pytest.mark.parametrize("kind", TARGET_KINDS)
 def test_the_numbers_are_those_of_the_maps_brought_back_one_image_at_a_time(
     tmp_path: Path, kind: str
 ) -> None:
     ready = plan(tmp_path, 4, size=mixed, target=kind)
     rows = run(ready, tmp_path / "run").rows
     dataset = dataset_of(ready.samples, ready.config)
+    explained = 0
     for position, sample in enumerate(ready.samples):
         item = dataset[position]
         assert not isinstance(item, Skipped)
         frame = item.prepared.frame
-        inside = torch.zeros(frame.padded, dtype=torch.long)
+        inside = torch.zeros(frame.padded, dtype=torch.bool)
         (top, left), (height, width) = frame.offset, frame.resized
-        inside[top : top + height, left : left + width] = 1
+        inside[top : top + height, left : left + width] = True
         with torch.no_grad():
             logits = ready.network.model(item.prepared.image[None])
-        regions = {
-            "class": [inside] * 3,
-            "predicted": [(logits[0].argmax(0) == c) * inside for c in range(3)],
-            "truth": [item.prepared.mask == c for c in range(3)],
-        }[kind]
-        # TruthRegion, for a class without a pixel is no mistake here
-        wanted = [
-            targets.TruthRegion(c, torch.where(region != 0, c, -1))
-            for c, region in enumerate(regions)
-        ]
+        truth, predicted = item.prepared.mask, logits[0].argmax(0)
+        regions = [regions_of(kind, c, predicted, truth, inside) for c in range(3)]
+        explained += sum(bool(region.any()) for region in regions)
+        # within=, for a class without a pixel is no mistake here
+        wanted = [targets.ClassScore(c, within=region) for c, region in enumerate(regions)]
         with UNetCAM(ready.network.model, layers=["up1", "up2"]) as cam:
             result = cam(item.prepared.image[None], wanted)
         prediction = frame.restore(result.logits).argmax(1)
@@ -123,6 +142,7 @@ def test_the_numbers_are_those_of_the_maps_brought_back_one_image_at_a_time(
                     ours[name].to_numpy(float), values[0].double().numpy(),
                     rtol=1e-3, atol=1e-4, err_msg=f"{sample.id} {layer} {name}",
                 )  # fmt: skip
+    assert explained
 
 
 @pytest.mark.parametrize("stop", [1, 16, 17, 33])

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unetcam.analysis.components import connected_components
 from unetcam.analysis.evidence import Evidence, where_known
 from unetcam.analysis.geometry import FAR, OUTSIDE, Geometry
 from unetcam.analysis.metric import PerClassMean
+from unetcam.morphology import connected_components
 
 HOT = 0.5
 """A pixel is hot above this share of its map's maximum."""

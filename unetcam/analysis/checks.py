@@ -8,11 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unetcam.errors import UnetcamError
-
-
-class MeasureError(UnetcamError, ValueError):
-    """Maps, masks or settings that can't be measured; the message says which and the remedy."""
+from unetcam.errors import MeasureError
+from unetcam.morphology import default_width
 
 
 def require_labels(name: str, labels: Tensor, num_classes: int, lowest: int) -> None:
@@ -78,7 +75,7 @@ def require_band(band: float | None, spatial: Sequence[int]) -> float:
         If a given band is not a finite number of at least 1.
     """
     if band is None:
-        return max(1.0, 0.02 * math.sqrt(sum(n * n for n in spatial)))
+        return default_width(spatial)
     if not (math.isfinite(band) and band >= 1.0):
         raise MeasureError(f"the band is {band} pixels; give a width of at least 1 pixel")
     return float(band)

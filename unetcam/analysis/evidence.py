@@ -7,8 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from unetcam.analysis.checks import MeasureError, require_maps
+from unetcam.analysis.checks import require_maps
 from unetcam.analysis.geometry import ZONES, Geometry
+from unetcam.errors import MeasureError
 
 
 def where_known(known: Tensor, values: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from unetcam.analysis.checks import (
-    MeasureError,
     require_band,
     require_classes,
     require_labels,
     require_tolerance,
 )
-from unetcam.analysis.distance import largest_square, squared_distance
+from unetcam.errors import MeasureError
+from unetcam.morphology import largest_square, squared_distance
 
 PROFILE_BANDS = 4
 """How many band widths the distance profile reaches to either side of the contour."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from unetcam.analysis.checks import MeasureError
 from unetcam.analysis.geometry import PROFILE_BANDS, PROFILE_BINS
+from unetcam.errors import MeasureError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from unetcam.analysis.checks import MeasureError
+from unetcam.errors import MeasureError
 
 
 class PerClassMean(Metric):

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from unetcam.analysis.background import background_numbers
 from unetcam.analysis.boundary import boundary_numbers
-from unetcam.analysis.checks import MeasureError, require_band, require_threshold
+from unetcam.analysis.checks import require_band, require_threshold
 from unetcam.analysis.concentration import concentration_numbers
 from unetcam.analysis.evidence import Evidence
 from unetcam.analysis.geometry import Geometry
 from unetcam.analysis.overlap import overlap_numbers
 from unetcam.analysis.quality import quality_numbers
+from unetcam.errors import MeasureError
 
 
 def _require_same(

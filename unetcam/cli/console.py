@@ -107,7 +107,12 @@ class RichProgress:
         """So many images more are done."""
         if self._task is not None:
             self._done += images
-            self._bar.update(self._task, advance=images, count=f"{self._done}/{self._total}")
+            self._bar.update(self._task, completed=self._done, count=f"{self._done}/{self._total}")
+
+    def within(self, done: int, total: int) -> None:
+        """Of the image at work, so many tiles of so many are done."""
+        if self._task is not None:
+            self._bar.update(self._task, completed=self._done + done / total)
 
     def skipped(self, one: Skipped) -> None:
         """An image could not be used; the first few are named."""

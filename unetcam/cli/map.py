@@ -17,6 +17,8 @@ EPILOG = """
 
 `unetcam map net.py:build a.tif b.tif --checkpoint best.pth --classes background,cell
 --method layercam --out maps`
+
+`unetcam map net3d.py:build brain.nii.gz --checkpoint best.pth --tile 96 --out maps`
 """
 
 
@@ -24,7 +26,11 @@ def map_images(
     model: options.Model,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE...", show_default=False, help="Images, or folders of them."),
+        typer.Argument(
+            metavar="IMAGE...",
+            show_default=False,
+            help="Images, or for a 3-D network volumes; or folders of them.",
+        ),
     ],
     *,
     checkpoint: options.Checkpoint = None,
@@ -45,6 +51,7 @@ def map_images(
     mean: options.Mean = None,
     std: options.Std = None,
     max_value: options.MaxValue = None,
+    orientation: options.Orientation = "RAS",
     layers: options.Layers = None,
     method: options.Method = "gradcam",
     target: options.Target = options.TargetName.CLASS,
@@ -65,6 +72,8 @@ def map_images(
             rich_help_panel=options.RUNNING,
         ),
     ] = False,
+    tile: options.Tile = None,
+    overlap: options.Overlap = None,
     device: options.Device = "auto",
     amp: options.Amp = False,
     seed: options.Seed = 0,
@@ -74,8 +83,11 @@ def map_images(
     """Write overlays and raw maps of single images.
 
     DIR gets a folder for each image, with one PNG per layer and class and with the raw maps in
-    maps.npz, all in the image's own size.
+    maps.npz, all in the image's own size. For a 3-D network NIfTI and NRRD volumes are explained
+    whole, and the folder gets the prediction and the raw map of each layer and class as volumes
+    of the same kind, which a viewer lays over the input.
     """
+    tile_read = options.read_tile(tile)
     size_read = options.read_size(size)
     layers_read = options.read_names("--layers", layers)
     mean_read = options.read_numbers("--mean", mean)
@@ -110,6 +122,9 @@ def map_images(
                 std=std_read,
                 max_value=max_value,
                 amp=amp,
+                tile=tile_read,
+                overlap=overlap,
+                orientation=orientation,
             ),
             out,
             classes=classes,

@@ -21,6 +21,10 @@ class TargetName(str, Enum):
     CLASS = "class"
     PREDICTED = "predicted"
     TRUTH = "truth"
+    FALSE_POSITIVES = "false-positives"
+    FALSE_NEGATIVES = "false-negatives"
+    BOUNDARY_ERRORS = "boundary-errors"
+    MISSED_COMPONENTS = "missed-components"
 
 
 class ResizeMode(str, Enum):
@@ -90,7 +94,8 @@ Size = Annotated[
     typer.Option(
         metavar="HxW",
         help="Bring every image to this size, as in 256x256; by default images keep their size "
-        "and are only filled up to what the network's stride needs.",
+        "and are only filled up to what the network's stride needs. Volumes always keep theirs: "
+        "a 3-D network is only looked at in it, as in 96x96x96.",
         rich_help_panel=_DATA,
     ),
 ]
@@ -145,8 +150,36 @@ Target = Annotated[
     TargetName,
     typer.Option(
         help="What is explained: a class's mean score over the whole image, over the pixels "
-        "predicted as the class, or over those that truly are of the class.",
+        "predicted as the class, over those that truly are of the class, or over its errors of "
+        "one kind.",
         rich_help_panel=_MAPS,
+    ),
+]
+Tile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW|DxHxW",
+        help="Explain images and volumes that don't fit in tiles of this size, a multiple of the "
+        "network's stride, as in 512x512 or 96x96x96; one number for all sides.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Pixels that tiles share at each side, a multiple of the network's stride; about a "
+        "quarter of the tile by default.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+Orientation = Annotated[
+    str,
+    typer.Option(
+        metavar="CODE",
+        help="Where the axes of volumes run to for a 3-D network: RAS for right, front and up, "
+        "SPL and so on, as it was trained; or file: as they are stored.",
+        rich_help_panel=_DATA,
     ),
 ]
 Device = Annotated[
@@ -182,18 +215,31 @@ Json = Annotated[
 DATA, MAPS, MEASURES, NETWORK, RUNNING = _DATA, _MAPS, _MEASURES, _NETWORK, _RUNNING
 
 
-def read_size(text: str | None) -> tuple[int, int] | None:
-    """Read HxW.
+def read_size(text: str | None, option: str = "--size") -> tuple[int, ...] | None:
+    """Read HxW, or DxHxW.
 
     >>> read_size("128x256")
     (128, 256)
+    >>> read_size("96x96x64")
+    (96, 96, 64)
     """
     if text is None:
         return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise OptionError(f"--size {text} is no size: give height x width, as in 256x256.")
-    return int(height), int(width)
+    sides = text.lower().split("x")
+    if len(sides) not in (2, 3) or not all(side.isdecimal() and int(side) for side in sides):
+        raise OptionError(f"{option} {text} is no size: give height x width, as in 256x256.")
+    return tuple(map(int, sides))
+
+
+def read_tile(text: str | None) -> tuple[int, ...] | None:
+    """Read one side for all, HxW, or DxHxW.
+
+    >>> read_tile("512"), read_tile("96x96x64")
+    ((512,), (96, 96, 64))
+    """
+    if text is not None and text.isdecimal() and int(text):
+        return (int(text),)
+    return read_size(text, "--tile")
 
 
 def read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:

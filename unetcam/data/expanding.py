@@ -15,7 +15,7 @@ _SAME_PLACE = 0.5
 
 
 def expand_volumes(samples: list[Sample]) -> tuple[list[Sample], list[Skipped]]:
-    """Replace each sample of a NIfTI volume by one per axial slice.
+    """Replace each sample of a NIfTI or NRRD volume by one per axial slice.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def _checked_planes(sample: Sample) -> int:
         if not is_volume(path):
             raise DataError(
                 f"the image {shown(sample.image)} is a volume and its mask {shown(path)} is not; "
-                "give the mask as NIfTI"
+                "give the mask as NIfTI or NRRD"
             )
         _require_same_place(sample.image, image, path, open_volume(path))
     return image.planes

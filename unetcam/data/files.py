@@ -14,13 +14,13 @@ from unetcam.errors import DataError
 PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 NUMPY_SUFFIXES = frozenset({".npy", ".npz"})
-VOLUME_SUFFIXES = frozenset({".nii", ".nii.gz"})
+VOLUME_SUFFIXES = frozenset({".nii", ".nii.gz", ".nrrd"})
 IMAGE_SUFFIXES = PILLOW_SUFFIXES | TIFF_SUFFIXES | NUMPY_SUFFIXES | VOLUME_SUFFIXES
 
 # Images of another kind are named in the report; anything else in the folder (notes, tables,
 # system files) is no business of ours.
 _OTHER_IMAGES = frozenset(
-    {".bmp", ".gif", ".webp", ".heic", ".avif", ".jp2", ".dcm", ".nrrd", ".mha", ".mhd"}
+    {".bmp", ".gif", ".webp", ".heic", ".avif", ".jp2", ".dcm", ".nhdr", ".mha", ".mhd"}
     | {".svs", ".czi", ".lif", ".h5", ".hdr", ".img"}
 )
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
@@ -48,7 +48,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def is_volume(path: Path) -> bool:
-    """Whether a file is a NIfTI volume, by its name.
+    """Whether a file is a NIfTI or NRRD volume, by its name.
 
     Examples
     --------
@@ -56,6 +56,17 @@ def is_volume(path: Path) -> bool:
     (True, False)
     """
     return split_suffix(path.name)[1] in VOLUME_SUFFIXES
+
+
+def is_nrrd(path: Path) -> bool:
+    """Whether a file is an NRRD volume, by its name.
+
+    Examples
+    --------
+    >>> is_nrrd(Path("t1.NRRD")), is_nrrd(Path("t1.nii"))
+    (True, False)
+    """
+    return split_suffix(path.name)[1] == ".nrrd"
 
 
 def key_of(relative: Path) -> str:
@@ -142,7 +153,7 @@ def walk(folder: Path, without: Collection[Path] = ()) -> tuple[list[Path], list
             elif suffix in _OTHER_IMAGES:
                 reason = (
                     f"{shown(path)} is of a kind that isn't read ({suffix}); convert it to PNG, "
-                    "TIFF, NPY or NIfTI"
+                    "TIFF, NPY, NIfTI or NRRD"
                 )
                 skipped.append(
                     Skipped(readable(key_of(path.relative_to(folder))), readable(path), reason)

@@ -47,7 +47,7 @@ def find_samples(
     Returns
     -------
     samples : list of Sample
-        Sorted by id. A NIfTI volume gives one sample per axial slice.
+        Sorted by id. A NIfTI or NRRD volume gives one sample per axial slice.
     skipped : list of Skipped
         Images without a mask or with several candidates, images that share a name, and files of
         a kind that isn't read; each with its reason.
@@ -121,7 +121,8 @@ def _find(images: Path, masks: Path | None, classes: ClassTable | None) -> Found
 def _single(image: Path, masks: Path | None, classes: ClassTable | None) -> Found:
     if split_suffix(image.name)[1] not in IMAGE_SUFFIXES:
         raise DataError(
-            f"{shown(image)} is of a kind that isn't read; give PNG, JPEG, TIFF, NPY, NPZ or NIfTI"
+            f"{shown(image)} is of a kind that isn't read; give PNG, JPEG, TIFF, NPY, NPZ, "
+            "NIfTI or NRRD"
         )
     key = key_of(Path(image.name))
     if masks is None or not masks.is_dir():

@@ -27,9 +27,9 @@ def read_picture(path: Path, *, plane: int | None = None, indices: bool = False)
     Parameters
     ----------
     path : Path
-        PNG, JPEG, TIFF, NPY, NPZ or NIfTI, told by the suffix in any case.
+        PNG, JPEG, TIFF, NPY, NPZ, NIfTI or NRRD, told by the suffix in any case.
     plane : int, optional
-        The axial slice of a NIfTI volume.
+        The axial slice of a NIfTI or NRRD volume.
     indices : bool
         Read class indices: a palette's indices rather than its colours, the stored samples
         rather than displayed greys, truth values as 0 and 1.
@@ -47,7 +47,8 @@ def read_picture(path: Path, *, plane: int | None = None, indices: bool = False)
     suffix = split_suffix(path.name)[1]
     if suffix not in IMAGE_SUFFIXES:
         raise DataError(
-            f"{shown(path)} is of a kind that isn't read; give PNG, JPEG, TIFF, NPY, NPZ or NIfTI"
+            f"{shown(path)} is of a kind that isn't read; give PNG, JPEG, TIFF, NPY, NPZ, "
+            "NIfTI or NRRD"
         )
     require_file(path)
     try:
@@ -77,14 +78,14 @@ def read_image(path: Path, *, channels: int | None = None, plane: int | None = N
     Parameters
     ----------
     path : Path
-        PNG, JPEG, TIFF (8, 16, 32 bit or float; any number of bands), NPY, NPZ or NIfTI. The
+        PNG, JPEG, TIFF (8, 16, 32 bit or float; any number of bands), NPY, NPZ, NIfTI or NRRD. The
         EXIF orientation is applied. Of a bare array's three axes, the shorter one of the first
         and the last holds the bands.
     channels : int, optional
         Bands to convert to by the rules of `to_channels`; None leaves them as the file has them.
     plane : int, optional
-        The axial slice of a NIfTI volume, counted from the feet, the front of the body up and
-        its left at the left.
+        The axial slice of a NIfTI or NRRD volume, counted from the feet, the front of the body
+        up and its left at the left.
 
     Returns
     -------

@@ -28,7 +28,7 @@ class Sample:
     mask : Path, tuple of Path or None
         One mask, or one binary file per class, or no ground truth.
     plane : int or None
-        The axial slice of a NIfTI volume, counted from the feet; None for any other file.
+        The axial slice of a NIfTI or NRRD volume, counted from the feet; None for any other file.
     mask_classes : tuple of int
         Class index of each file when `mask` is a tuple; empty otherwise.
     unlabelled : int
@@ -133,7 +133,7 @@ def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
         return
     if not skipped:
         raise DataError(
-            "no image was found; give a folder with PNG, JPEG, TIFF, NPY, NPZ or NIfTI files"
+            "no image was found; give a folder with PNG, JPEG, TIFF, NPY, NPZ, NIfTI or NRRD files"
         )
     first = "; ".join(entry.reason for entry in skipped[:3])
     rest = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""

@@ -1,4 +1,4 @@
-"""Axial slices of NIfTI volumes, by nibabel."""
+"""Axial slices of NIfTI and NRRD volumes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetcam.data.files import require_file
+from unetcam.data.files import is_nrrd, require_file
+from unetcam.data.nrrd_volumes import NrrdImage
 from unetcam.data.picture import MAX_VALUES, Picture, Pixels, plain_values, require_size
 from unetcam.data.samples import shown
 from unetcam.errors import DataError, UnetcamError
@@ -24,14 +25,14 @@ def _nibabel(path: Path) -> ModuleType:
         import nibabel
     except ImportError as error:
         raise DataError(
-            f"{shown(path)} is a NIfTI volume, which needs the package nibabel; "
+            f"{shown(path)} is a volume, which needs the package nibabel; "
             'pip install "unetcam[nifti]"'
         ) from error
     return nibabel
 
 
 class Volume:
-    """A NIfTI file whose slices are read in anatomical directions.
+    """A NIfTI or NRRD file whose slices are read in anatomical directions.
 
     Whatever order and direction its voxel axes have, a slice is axial, the front of the body up
     and the left of the body at the left (the neurological convention); slices count from the
@@ -40,12 +41,12 @@ class Volume:
     Parameters
     ----------
     path : Path
-        A ``.nii`` or ``.nii.gz`` file.
+        A ``.nii``, ``.nii.gz`` or ``.nrrd`` file.
 
     Raises
     ------
     DataError
-        If nibabel is missing, or the file is no volume that can be read.
+        If nibabel or pynrrd is missing, or the file is no volume that can be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,13 +54,16 @@ class Volume:
         require_file(path)
         self._path = path
         try:
-            image: Any = nibabel.load(path)
+            image: Any = NrrdImage(path) if is_nrrd(path) else nibabel.load(path)
             self._read_header(nibabel, image)
         except UnetcamError as error:
+            if shown(path) in str(error):
+                raise
             raise DataError(f"{shown(path)} can't be read: {error}") from error
-        except Exception as error:  # nibabel and the gzip layer raise whatever they meet
+        except Exception as error:  # nibabel, pynrrd and the gzip layer raise whatever they meet
+            kind = "an NRRD" if is_nrrd(path) else "a NIfTI"
             raise DataError(
-                f"{shown(path)} can't be read as a NIfTI volume; it is damaged or of another format"
+                f"{shown(path)} can't be read as {kind} volume; it is damaged or of another format"
             ) from error
 
     def _read_header(self, nibabel: ModuleType, image: Any) -> None:
@@ -92,7 +96,7 @@ class Volume:
     def _data(self) -> Any:
         """The proxy where single slices are cheap to read, else the whole array."""
         proxy = self._image.dataobj
-        packed = self._path.name.lower().endswith(".gz")
+        packed = is_nrrd(self._path) or self._path.name.lower().endswith(".gz")
         if not packed and self._image.shape == self._shape:
             return proxy
         if self._whole is None:
@@ -106,13 +110,20 @@ class Volume:
         x, y, z = self._axes
         where: list[Any] = [slice(None)] * len(self._shape)
         where[z] = self._shape[z] - 1 - number if self._flipped[2] else number
-        pixels = np.asarray(self._data()[tuple(where)])
-        if pixels.dtype.fields:  # NIfTI's RGB24
-            pixels = np.stack([pixels[name] for name in pixels.dtype.fields], axis=-1)
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        pixels = _with_bands(self._data()[tuple(where)], spatial=2)
         pixels = pixels.swapaxes(0, 1) if x < y else pixels  # rows run along y now
         pixels = pixels if self._flipped[1] else pixels[::-1]  # the front up
         return np.ascontiguousarray(pixels[:, ::-1] if self._flipped[0] else pixels)
+
+    def whole(self) -> Pixels:
+        """All voxels as they lie in the file, shape (X, Y, Z, C)."""
+        voxels = _with_bands(np.asarray(self._data()).reshape(self._shape), spatial=3)
+        return plain_values(voxels, indices=False)
+
+    @property
+    def image(self) -> Any:
+        """The file as nibabel tells it, or an :class:`NrrdImage`."""
+        return self._image
 
     def distance(self, other: Volume) -> float:
         """How far apart, in millimetres, two volumes of one shape put their corners at most."""
@@ -127,6 +138,14 @@ class Volume:
         return float(np.linalg.norm(self.affine[:3, :3], axis=0).min())
 
 
+def _with_bands(voxels: Any, *, spatial: int) -> Pixels:
+    """Voxels with their bands along a last axis."""
+    pixels: Pixels = np.asarray(voxels)
+    if pixels.dtype.fields:  # NIfTI's RGB24
+        pixels = np.stack([pixels[name] for name in pixels.dtype.fields], axis=-1)
+    return pixels[..., None] if pixels.ndim == spatial else pixels
+
+
 @lru_cache(maxsize=_KEPT_VOLUMES)
 def _kept(path: Path, size: int, changed: int) -> Volume:
     return Volume(path)
@@ -138,7 +157,7 @@ def open_volume(path: Path) -> Volume:
     Raises
     ------
     DataError
-        If nibabel is missing, or the file is no volume that can be read.
+        If nibabel or pynrrd is missing, or the file is no volume that can be read.
     """
     require_file(path)
     status = path.stat()
@@ -151,7 +170,7 @@ def read_plane(path: Path, plane: int | None, *, indices: bool) -> Picture:
     Parameters
     ----------
     path : Path
-        A ``.nii`` or ``.nii.gz`` file.
+        A ``.nii``, ``.nii.gz`` or ``.nrrd`` file.
     plane : int or None
         Which slice; None is understood where there is only one.
     indices : bool

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from unetcam.errors import MemoryBudgetError
+
 #: Bytes on a CPU, where "free" memory is the whole machine's and says little.
 _CPU_BUDGET = 1 << 30
 _CUDA_SHARE = 0.5
+
+T = TypeVar("T")
 
 
 def memory_bytes(budget: int | float | None, device: torch.device) -> int:
@@ -29,7 +34,7 @@ def memory_bytes(budget: int | float | None, device: torch.device) -> int:
 
     Raises
     ------
-    ValueError
+    MemoryBudgetError
         For a budget that is not positive, or a share above one.
 
     Examples
@@ -38,7 +43,7 @@ def memory_bytes(budget: int | float | None, device: torch.device) -> int:
     1000
     """
     if budget is not None and (budget <= 0 or (isinstance(budget, float) and budget > 1)):
-        raise ValueError(
+        raise MemoryBudgetError(
             f"memory_budget={budget!r} must be a number of bytes above zero, or a share of what "
             "is free in (0, 1]."
         )
@@ -50,15 +55,49 @@ def memory_bytes(budget: int | float | None, device: torch.device) -> int:
     return int(free * (_CUDA_SHARE if budget is None else budget))
 
 
+def require_room(budget: int | float | None, activations: Iterable[Tensor], targets: int) -> None:
+    """Refuse maps that alone exceed a budget that the caller set, before the work is done.
+
+    Parameters
+    ----------
+    budget : int, float or None
+        As for :func:`memory_bytes`; None refuses nothing.
+    activations : iterable of Tensor
+        (B, K, *layer_spatial) of each layer, on one device.
+    targets : int
+        How many maps each layer has for each image.
+
+    Raises
+    ------
+    MemoryBudgetError
+    """
+    if budget is None:
+        return
+    pixels = [activation[:, :1] for activation in activations]
+    needed = sum(targets * one.numel() * max(4, one.element_size()) for one in pixels)
+    room = memory_bytes(budget, pixels[0].device)
+    if needed > room:
+        raise MemoryBudgetError(
+            f"The maps of {targets} targets take {needed:,} bytes, more than the memory budget of "
+            f"{room:,}: explain fewer targets, layers or images at a time, or raise memory_budget."
+        )
+
+
 def chunked(
-    function: Callable[[Tensor], Tensor], rows: Tensor, each: int, memory: int
-) -> list[Tensor]:
+    function: Callable[[Any], T],
+    rows: Sequence[Any] | Tensor,
+    each: int,
+    memory: int,
+    *,
+    most: int | None = None,
+) -> list[T]:
     """Apply `function` to chunks of `rows` of which each row takes `each` bytes.
 
-    When the device runs out of memory the chunk is halved, with one warning, down to single rows.
+    No chunk holds more than `most` rows. When the device runs out of memory the chunk is halved,
+    with one warning, down to single rows.
     """
-    size = max(1, min(len(rows), memory // max(1, each)))
-    parts: list[Tensor] = []
+    size = max(1, min(len(rows), memory // max(1, each), len(rows) if most is None else most))
+    parts: list[T] = []
     start, halved = 0, False
     while start < len(rows):
         try:

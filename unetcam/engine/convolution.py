@@ -74,6 +74,11 @@ class Plan:
         weight = self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1))
         return replace(self, weight=weight.to(self.weight.dtype), _mirrored={})
 
+    def change(self, weight: Tensor) -> None:
+        """Let backwards from now on take another kernel of the same shape."""
+        self.weight = weight
+        self._mirrored.clear()
+
     def is_mirrored(self) -> bool:
         """Whether the backward can be a convolution with the mirrored kernel."""
         reach = [d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
@@ -141,7 +146,8 @@ def whole_gradient(grad: Tensor, branch: Branch, plan: Plan) -> Tensor:
         Of the branch's shape.
     """
     dims = len(plan.stride)
-    grad = grad.contiguous(memory_format=plan.memory_format)
+    if not torch._C._functorch.is_batchedtensor(grad):  # whose memory can't be asked for
+        grad = grad.contiguous(memory_format=plan.memory_format)
     # On the CPU a convolution with the mirrored kernel is the faster way to write the same sum;
     # with a stride it also adds up what an enlargement had repeated.
     if branch.factor is not None or (grad.device.type == "cpu" and plan.is_mirrored()):

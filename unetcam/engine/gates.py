@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from unetcam.engine.observe import at_least_single
+from unetcam.engine.tensors import at_least_single
 
 Kind = Literal["channel", "spatial", "full"]
 

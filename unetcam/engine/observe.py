@@ -14,6 +14,12 @@ from unetcam.engine.replay import Recording
 from unetcam.engine.run import Collected, Run
 from unetcam.engine.state import preserved
 from unetcam.engine.taps import Taps
+from unetcam.engine.tensors import (
+    at_least_single,
+    plain_images,
+    require_finite,
+    undefined_to_nan,
+)
 from unetcam.errors import LayerError, NumericalError
 
 #: Channels that a forward is taken to hold at full size, for the size of a chunk.
@@ -141,7 +147,8 @@ class Observation:
             For a score that is not finite.
         """
         with self._precision():
-            recording = Recording(self.run.model, self.run.layers[name], self.images)
+            module = self.run.layers[name].whole(name)
+            recording = Recording(self.run.model, module, self.images)
 
         def answer(chunk: Tensor) -> Tensor:
             times = len(chunk)
@@ -185,7 +192,7 @@ class Observation:
 
     @property
     def _memory(self) -> int:
-        return memory_bytes(None, self.images.device)
+        return memory_bytes(self.run.memory_budget, self.images.device)
 
 
 @contextmanager
@@ -209,28 +216,17 @@ def observed(run: Run) -> Iterator[Observation]:
         return torch.autocast(device, dtype, enabled=enabled)
 
     with preserved(run.model), torch.no_grad(), torch.autocast(device, enabled=False):
-        images = run.images.as_subclass(Tensor).detach().clone()
+        images = plain_images(run.images)
         with Taps(run.layers, _unused) as taps:
             with precision():
                 logits = run.output(run.model(images))
             taps.seal()
             activations = {name: at_least_single(taps.activations[name]) for name in run.layers}
-        _check_finite(images, activations, logits)
+        require_finite(images, activations, logits)
         scores = run.score(at_least_single(logits))
         values = torch.stack([score.value for score in scores], dim=1)
         defined = torch.stack([score.defined for score in scores], dim=1)
         yield Observation(run, images, activations, logits, values, defined, precision)
-
-
-def at_least_single(tensor: Tensor) -> Tensor:
-    """The tensor in single precision, or in double where it is."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def undefined_to_nan(maps: Tensor, defined: Tensor) -> Tensor:
-    """Maps (B, T or 1, *spatial) with NaN for the targets that don't exist in the image."""
-    absent = ~defined.view(*defined.shape, *[1] * (maps.ndim - 2))
-    return maps.masked_fill(absent, torch.nan)
 
 
 def _finite(values: Tensor) -> Tensor:
@@ -249,16 +245,3 @@ def _unused(name: str, activation: Tensor, gradient: Tensor) -> None:
 def _values(run: Run, logits: Tensor, reference: Tensor) -> Tensor:
     scores = run.score(at_least_single(logits), at_least_single(reference))
     return torch.stack([score.value for score in scores], dim=1)
-
-
-def _check_finite(images: Tensor, activations: Mapping[str, Tensor], logits: Tensor) -> None:
-    places = [("the input images", images)]
-    places += [(f"the activation of layer '{name}'", value) for name, value in activations.items()]
-    places += [("the logits", logits)]
-    finite = torch.stack([torch.isfinite(value).all() for _, value in places]).tolist()
-    for (place, _), fine in zip(places, finite, strict=True):
-        if not fine:
-            raise NumericalError(
-                f"NaN or infinity in {place}: check the preprocessing and the checkpoint, or run "
-                "without half precision."
-            )

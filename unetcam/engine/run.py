@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from unetcam.engine.points import Point
+
 
 class Named(Protocol):
     """What a map is of."""
@@ -25,6 +27,8 @@ class Scored(Protocol):
     def defined(self) -> Tensor: ...
     @property
     def channel(self) -> int | None: ...
+    @property
+    def everywhere(self) -> bool: ...
 
 
 class Scoring(Protocol):
@@ -56,7 +60,7 @@ class Run:
         Left exactly as found, also when an exception flies.
     images : Tensor
         (B, C, *spatial), finite, on the model's device.
-    layers : Mapping of str to nn.Module
+    layers : Mapping of str to Point
     score : Scoring
     output : Picking
     shortcuts : bool
@@ -64,15 +68,21 @@ class Run:
     channels_last : bool
         Whether the images are handed on with their channels last in memory, which makes
         convolutions faster on a CPU. A model that calls ``view`` on its maps may not take it.
+    memory_budget : int or float, optional
+        Bytes, or a share of what is free: bounds what is done at once, and the maps.
+    create_graph : bool
+        Whether maps and logits keep their graph.
     """
 
     model: nn.Module
     images: Tensor
-    layers: Mapping[str, nn.Module]
+    layers: Mapping[str, Point]
     score: Scoring
     output: Picking
     shortcuts: bool = True
     channels_last: bool = False
+    memory_budget: int | float | None = None
+    create_graph: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ What is left out changes no map:
   kernel;
 - at the deepest layer, for a method that needs its gradient's spatial mean only, the gradient
   itself: its sum is a small product of the weights with sums of the outgoing gradient;
-- at the head, the classes that a target does not touch.
+- at the head, the classes that a target does not touch; and where classes outnumber the channels
+  that it mixes, all backwards but one for each of those.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from unetcam.engine.convolution import Branch, Convolution, Plan
+from unetcam.engine.head import Head
 from unetcam.engine.notes import Notes
 
 _CONVOLUTIONS = {F.conv2d: 2, F.conv3d: 3}
@@ -76,15 +78,9 @@ class Shortcuts(TorchFunctionMode):
         if self._sums_suffice:
             self._summable.put(tensor, True)
 
-    def head(self, logits: Tensor) -> Callable[[int | None], None]:
-        """How to tell the convolution that makes the logits which channel a target touches."""
-        plan = self._plans.get(logits)
-
-        def restrict(channel: int | None) -> None:
-            if plan is not None:
-                plan.classes = slice(None) if channel is None else slice(channel, channel + 1)
-
-        return restrict
+    def head(self, logits: Tensor) -> Head:
+        """The convolution that makes the logits."""
+        return Head(self._plans.get(logits))
 
     def __torch_function__(
         self,

@@ -13,18 +13,21 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def preserved(model: nn.Module) -> Iterator[None]:
+def preserved(model: nn.Module, *, frozen: bool = True) -> Iterator[None]:
     """Put `model` into evaluation, free of parameter gradients, and undo everything at the end.
 
     Inside, each module evaluates (dropout off, batch statistics frozen) and no parameter requires
-    a gradient, so that a forward builds no graph. At the end, also after an exception, these are
-    as they were: every module's own ``training``, every parameter's ``requires_grad`` and
-    ``.grad``, the buffers, the random state of torch, NumPy and Python, and torch's global flags.
+    a gradient, so that a forward builds no graph; what ``torch.compile`` made runs as it was
+    written. At the end, also after an exception, these are as they were: every module's own
+    ``training``, every parameter's ``requires_grad`` and ``.grad``, the buffers, the random state
+    of torch, NumPy and Python, and torch's global flags.
     Grad mode is on inside and inference mode off, whatever the caller has.
 
     Parameters
     ----------
     model : nn.Module
+    frozen : bool
+        Whether the parameters are freed of gradients inside.
     """
     restore = [
         *_save_flags(),
@@ -32,14 +35,16 @@ def preserved(model: nn.Module) -> Iterator[None]:
         _save_buffers(model),
         _save_training(model),
         _save_parameters(model),
+        _save_compiled(model),
     ]
     try:
         with torch.inference_mode(False), torch.enable_grad():
             for module in model.modules():
                 module.training = False
-            for parameter in model.parameters():
+            for parameter in model.parameters() if frozen else ():
                 if parameter.requires_grad:
                     parameter.requires_grad_(False)
+            _uncompile(model)
             yield
     finally:
         for undo in reversed(restore):
@@ -68,6 +73,31 @@ def _save_parameters(model: nn.Module) -> Callable[[], None]:
                 parameter.grad = grad
 
     return undo
+
+
+def _save_compiled(model: nn.Module) -> Callable[[], None]:
+    found = [
+        (module, name, module.__dict__[name])
+        for module in model.modules()
+        for name in ("_compiled_call_impl", "forward")
+        if name in module.__dict__
+    ]
+
+    def undo() -> None:
+        for module, name, value in found:
+            module.__dict__[name] = value
+
+    return undo
+
+
+def _uncompile(model: nn.Module) -> None:
+    """Let compiled modules run as they were written: what is compiled calls no new hooks."""
+    for module in model.modules():
+        if module.__dict__.get("_compiled_call_impl") is not None:
+            module.__dict__["_compiled_call_impl"] = None
+        inner = module._modules.get("_orig_mod")
+        if inner is not None:
+            module.__dict__["forward"] = inner.__call__
 
 
 def _save_buffers(model: nn.Module) -> Callable[[], None]:

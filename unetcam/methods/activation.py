@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected, Run, collect, observed
-from unetcam.engine.observe import undefined_to_nan
 from unetcam.engine.run import Scored
+from unetcam.engine.tensors import undefined_to_nan
 from unetcam.errors import LayerError
 from unetcam.methods.components import first_component
 from unetcam.methods.gradient import weighted
@@ -47,6 +47,7 @@ class EigenCAM(Method):
         "sign after Chung and Ying, Seg-Eigen-CAM, Applied Sciences 2025, equation 13"
     )
     when = "What a layer responds to, whatever the class; the map is the same for all targets."
+    asks_why = False
 
     def explain(self, run: Run) -> Collected:
         with observed(run) as seen:
@@ -165,6 +166,7 @@ class Channels(Method):
     formula = "relu(A^k) of the channels k with the largest mean of relu(A^k)"
     paper = "none: the activations themselves"
     when = "A look at what the layer's features are, before any of them is weighed."
+    asks_why = False
     per_target = False
 
     def __post_init__(self) -> None:
@@ -231,6 +233,7 @@ class _Probe:
     value: Tensor
     defined: Tensor
     channel: int
+    everywhere: bool = False
 
 
 def _probes(logits: Tensor) -> list[_Probe]:

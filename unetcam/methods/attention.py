@@ -35,10 +35,12 @@ class Attention(Method):
         "Roy et al., scSE, MICCAI 2018; Oktay et al., Attention U-Net, MIDL 2018"
     )
     when = "Networks with attention: what their gates close, and whether they close anything."
+    asks_why = False
 
     def explain(self, run: Run) -> Collected:
         with observed(run) as seen:
-            before = watched(run.model, run.layers, lambda: seen.forward(seen.images)).before
+            modules = {name: point.whole(name) for name, point in run.layers.items()}
+            before = watched(run.model, modules, lambda: seen.forward(seen.images)).before
             _check_gated(tuple(run.layers), before)
             maps = {}
             for name, activation in seen.activations.items():

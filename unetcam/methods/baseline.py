@@ -38,6 +38,7 @@ class Random(Method):
     formula = "relu(sum_k u^k A^k),  u^k uniform in [-1, 1]"
     paper = "as RandomCAM in Gildenblat, pytorch-grad-cam, 2021"
     when = "To see how much of a measure is the layer's doing, whatever the weights are."
+    asks_why = False
 
     def explain(self, run: Run) -> Collected:
         with observed(run) as seen:
@@ -68,6 +69,7 @@ class Edges(Method):
     formula = "sqrt(sum of the squared differences along each axis, over all channels)"
     paper = "Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018"
     when = "To see whether maps do more than follow edges, which look like an explanation."
+    asks_why = False
 
     def explain(self, run: Run) -> Collected:
         with observed(run) as seen:

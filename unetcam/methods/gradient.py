@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetcam.engine import Collected, Run, collect
+from unetcam.engine import Collected, Run, collect, differentiate
 from unetcam.methods.components import first_component
 from unetcam.methods.registry import Method, register
 
@@ -32,6 +32,11 @@ class GradientMethod(Method):
     #: Whether `reduce` asks for no more of a gradient than each channel's spatial mean.
     needs_mean_only: ClassVar[bool] = False
 
+    #: What the statistics of an image's tiles make for the whole image: their mean where they are
+    #: one spatial mean per channel, their sum where they are maps before the ReLU; None for a
+    #: method that is not linear in the gradient.
+    over_tiles: ClassVar[Literal["mean", "sum"] | None] = None
+
     @abstractmethod
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Condense a gradient, (B, K, *spatial) as the activation, to what the map needs."""
@@ -41,7 +46,7 @@ class GradientMethod(Method):
         """The raw maps (B, T, *spatial) of T targets, from their statistics (B, T, ...)."""
 
     def explain(self, run: Run) -> Collected:
-        return collect(run, self)
+        return differentiate(run, self) if run.create_graph else collect(run, self)
 
 
 class _ChannelWeighted(GradientMethod):
@@ -64,10 +69,10 @@ def weighted(activation: Tensor, weights: Tensor) -> Tensor:
 
 
 class _ElementWeighted(GradientMethod):
-    """A map that is finished as soon as its gradient is there."""
+    """A map that is there, but for the ReLU, as soon as its gradient is."""
 
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
-        return statistics
+        return statistics.relu()
 
 
 @register
@@ -94,6 +99,7 @@ class GradCAM(_ChannelWeighted):
     )
     when = "The default: which features speak for the class, with one weight for each."
     needs_mean_only = True
+    over_tiles = "mean"
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return gradient.flatten(2).mean(dim=2)
@@ -132,8 +138,8 @@ class HiResCAM(_ElementWeighted):
     --------
     >>> activation = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])
     >>> gradient = torch.tensor([[[[2.0, 0.0]], [[-1.0, 1.0]]]])
-    >>> HiResCAM().reduce(activation, gradient)  # relu(1*2 - 3*1), relu(2*0 + 0*1)
-    tensor([[[0., 0.]]])
+    >>> HiResCAM().reduce(activation, gradient)  # 1*2 - 3*1, 2*0 + 0*1; the ReLU comes later
+    tensor([[[-1.,  0.]]])
     """
 
     name = "hirescam"
@@ -141,9 +147,10 @@ class HiResCAM(_ElementWeighted):
     formula = "relu(sum_k G^k A^k)"
     paper = "Draelos and Carin, Use HiResCAM instead of Grad-CAM, 2020, equation 4"
     when = "Where exactly the evidence lies: no averaging moves it, as Grad-CAM's can."
+    over_tiles = "sum"
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return (activation * gradient).sum(dim=1).relu_()
+        return (activation * gradient).sum(dim=1)
 
 
 @register
@@ -165,7 +172,7 @@ class LayerCAM(_ElementWeighted):
     when = "Fine layers: keeps what speaks for the class, drops what speaks against it."
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return (activation * gradient.clamp(min=0)).sum(dim=1).relu_()
+        return (activation * gradient.clamp(min=0)).sum(dim=1)
 
 
 @register
@@ -220,7 +227,7 @@ class GradCAMElementWise(_ElementWeighted):
     when = "All evidence for a class, also where other channels speak against it."
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return (activation * gradient).clamp_(min=0).sum(dim=1)
+        return (activation * gradient).clamp(min=0).sum(dim=1)
 
 
 @register
@@ -241,7 +248,7 @@ class EigenGradCAM(_ElementWeighted):
     when = "A cleaner map than HiResCAM's where many channels share one pattern."
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return first_component(activation * gradient).relu_()
+        return first_component(activation * gradient)
 
 
 @register
@@ -279,7 +286,7 @@ class SegXResCAM(_ElementWeighted):
             raise ValueError(f"window={self.window!r} must be a number of pixels above zero.")
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return (activation * self._pooled(gradient)).sum(dim=1).relu_()
+        return (activation * self._pooled(gradient)).sum(dim=1)
 
     def _pooled(self, gradient: Tensor) -> Tensor:
         size = gradient.shape[2:]

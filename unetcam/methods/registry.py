@@ -30,6 +30,8 @@ class Method(ABC):
         When it is of use, in one sentence.
     per_target : bool
         Whether there is a map for each target.
+    asks_why : bool
+        Whether the maps depend on the target, so that what speaks against it has maps too.
     needs : tuple of str
         Packages beyond unetcam's own, which the extra `extra` brings.
     """
@@ -41,6 +43,7 @@ class Method(ABC):
     paper: str
     when: str
     per_target: bool = True
+    asks_why: bool = True
     needs: tuple[str, ...] = ()
     extra: str = ""
 

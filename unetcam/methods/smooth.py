@@ -71,6 +71,7 @@ class Smooth(Wrapper):
         object.__setattr__(self, "name", self.prefix + self.method.name)
         object.__setattr__(self, "title", f"{self.method.title}, smoothed")
         object.__setattr__(self, "family", self.method.family)
+        object.__setattr__(self, "asks_why", self.method.asks_why)
 
     @property
     def settings(self) -> dict[str, Any]:

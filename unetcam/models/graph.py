@@ -6,8 +6,6 @@ import math
 
 from unetcam.models.tracing import Node, Trace
 
-_SPATIAL = ("conv", "pool", "interpolate", "upsample", "pixel_", "pad")
-_REARRANGED = ("view", "reshape", "permute", "transpose", "movedim", "swap", "flatten", "einsum")
 _REDUCED = ("mean", "amax", "std", "var")
 _GROWTH = 1.5  # what resamples changes a side by this factor at least; a border doesn't
 
@@ -21,7 +19,7 @@ class FeatureGraph:
     ancestors : list of int
         Each node's ancestors and itself, as the bits of an integer.
     maps : list of bool
-        Whether the node is a feature map (B, K, *spatial); tokens and channels-last are not.
+        Whether the node is a feature map: as (B, K, *spatial), as tokens or channels last.
     extents : list of tuple of int
         Each node's spatial size; what is no map carries that of the largest it came from.
     context : list of bool
@@ -57,7 +55,7 @@ class FeatureGraph:
     def upsampling(self, node: Node, before: int) -> float:
         """The growth from the feature map `before`; context or a one-channel gate is none."""
         context = self.context[before] or self.context[node.index]
-        is_feature = not context and self.nodes[before].shape[1] > 1
+        is_feature = not context and self.nodes[before].channels > 1
         return self.growth(node) if is_feature else 0.0
 
     def _add(self, node: Node) -> None:
@@ -66,33 +64,14 @@ class FeatureGraph:
             bits |= self.ancestors[before]
         self.ancestors.append(bits)
         carried = [self.extents[before] for before in node.inputs]
-        self.maps.append(self._is_map(node, carried))
+        self.maps.append(node.layout is not None)
         bordered = "pad" in node.op  # a border is taken off again by what follows
-        own = self.maps[-1] and not bordered
-        self.extents.append(node.shape[2:] if own or not carried else max(carried, key=math.prod))
+        own = None if carried and bordered else node.grid
+        unplaced = max(carried, key=math.prod, default=(1,) * self.dims)
+        self.extents.append(unplaced if own is None else own)
         self.strides.append(self._stride(node))
         inherited = bool(node.inputs) and all(self.context[before] for before in node.inputs)
         self.context.append(self._is_pooled(node) or (inherited and not self.growth(node)))
-
-    def _is_map(self, node: Node, carried: list[tuple[int, ...]]) -> bool:
-        if len(node.shape) != self.dims + 2 or node.shape[0] != 1:
-            return False
-        if not node.inputs or any(part in node.op for part in _SPATIAL):
-            return True
-        alike = [before for before in node.inputs if self._ndim(before) == self.dims + 2]
-        if not any(part in node.op for part in _REARRANGED):
-            # A sum over stacked maps has no input alike, but their size.
-            return any(self.maps[before] for before in alike) or (
-                not alike and node.shape[2:] in carried
-            )
-        if node.shape[2:] in carried:
-            return True
-        pixels = math.prod(node.shape[2:])
-        tokens = any(pixels in self.nodes[before].shape[1:] for before in node.inputs)
-        return not alike and tokens and node.shape[1 : self.dims + 1] not in carried
-
-    def _ndim(self, index: int) -> int:
-        return len(self.nodes[index].shape)
 
     def _largest(self, node: Node) -> int:
         return max(node.inputs, key=lambda before: math.prod(self.extents[before]))
@@ -105,7 +84,8 @@ class FeatureGraph:
 
     def _stride(self, node: Node) -> int:
         if not node.inputs:
-            return 1
+            whole = math.prod(self.extents[self.image]) / math.prod(self.extents[node.index])
+            return max(1, round(math.pow(whole, 1 / self.dims)))
         before = self._largest(node)
         ratios = self._ratios(node, before)
         ratio = math.prod(ratios) ** (1 / self.dims)

@@ -21,6 +21,7 @@ from unetcam.models.factories import (
     importable,
     nearest_smp,
 )
+from unetcam.models.support import unwrapped
 
 _CHECKPOINT_SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".ckpt")
 
@@ -108,7 +109,7 @@ def load_model(
         model = build_from_code(spec, arguments)
     else:
         raise ModelError(_unknown(spec))
-    model = _unwrapped(model)
+    model = unwrapped(model)
     if weights is not None:
         with importable(_code_folder(spec)):
             load_checkpoint(model, Path(weights), allow_pickle=allow_pickle, key=key)
@@ -189,18 +190,6 @@ def _pickled_module(path: Path, model_args: Mapping[str, Any], *, allow_pickle: 
     if model_args:
         raise ModelError(f"{path} is a network that is already built; leave out --model-args.")
     return content
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """Take a network out of what only matters for training speed and keeps hooks from firing."""
-    while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = model.module
-        else:
-            inner = getattr(model, "_orig_mod", None)  # torch.compile's wrapper has no public name
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
 
 
 def _unknown(spec: str) -> str:

@@ -7,18 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
+from unetcam.engine.layout import UnclearError
 from unetcam.errors import ModelError
 
 #: Picks the logits (B, C, *spatial) from whatever a model returns.
 Output = Callable[[Any], Tensor]
 
 
-def pick_logits(returned: Any, images: Tensor) -> Tensor:
+def pick_logits(returned: Any, images: Tensor, choice: int | None = 0) -> Tensor:
     """The logits among what a model returned for `images`.
 
     A tensor is taken as it is. Of a tuple, a list, a dict or an output object, the tensor with as
-    many dimensions as the images and the most pixels is taken, the first where several are alike:
-    under deep supervision that is the full-resolution head.
+    many dimensions as the images and the most pixels is taken: under deep supervision that is the
+    full-resolution head. Where there are only scores (B, C), as a classifier gives them, they are
+    a map of one pixel.
 
     Parameters
     ----------
@@ -26,6 +28,9 @@ def pick_logits(returned: Any, images: Tensor) -> Tensor:
         What the model returned.
     images : Tensor
         (B, C, *spatial), what the model was given.
+    choice : int, optional
+        Which one to take where several are as large, as a traced run tells; see
+        :class:`~unetcam.models.table.LayerTable`. None takes none.
 
     Returns
     -------
@@ -36,15 +41,49 @@ def pick_logits(returned: Any, images: Tensor) -> Tensor:
     ------
     ModelError
         When there is no such tensor.
+    UnclearError
+        When there are several, and no choice.
+
+    Examples
+    --------
+    >>> import torch
+    >>> images, small = torch.zeros(2, 1, 8, 8), torch.zeros(2, 3, 4, 4)
+    >>> pick_logits({"aux": small, "out": torch.zeros(2, 3, 8, 8)}, images).shape
+    torch.Size([2, 3, 8, 8])
+    >>> pick_logits(torch.zeros(2, 10), images).shape
+    torch.Size([2, 10, 1, 1])
     """
-    fitting = [tensor for tensor in _tensors(returned) if is_map(tensor, images)]
-    if not fitting:
+    heads = pick_heads(returned, images)
+    if choice is None and len(heads) > 1:
+        raise UnclearError
+    return heads[choice or 0]
+
+
+def pick_heads(returned: Any, images: Tensor) -> list[Tensor]:
+    """The tensors that can be the logits: the largest maps, or else what scores there are."""
+    tensors = list(_tensors(returned))
+    maps = [tensor for tensor in tensors if is_map(tensor, images)]
+    most = max((tensor[0, 0].numel() for tensor in maps), default=0)
+    heads = [tensor for tensor in maps if tensor[0, 0].numel() == most]
+    scores = [tensor for tensor in tensors if is_scores(tensor, images)]
+    if not heads and not scores:
         raise ModelError(
             f"The model returned {_described(returned)}, which is no segmentation map "
             f"(B, C, *spatial) for images of shape {tuple(images.shape)}: pass "
             "output=callable to pick the logits from what it returns."
         )
-    return max(fitting, key=lambda tensor: tensor[0, 0].numel())
+    return heads or [one_pixel(tensor, images) for tensor in scores]
+
+
+def is_scores(tensor: Tensor, images: Tensor) -> bool:
+    """Whether a tensor can be a classifier's scores (B, C)."""
+    shaped = tensor.ndim == 2 and tensor.is_floating_point() and tensor[:1].numel() > 0
+    return shaped and tensor.shape[0] == images.shape[0]
+
+
+def one_pixel(scores: Tensor, images: Tensor) -> Tensor:
+    """Scores (B, C) as a map of one pixel, (B, C, 1, 1) or (B, C, 1, 1, 1)."""
+    return scores.view(*scores.shape, *[1] * (images.ndim - 2))
 
 
 def is_map(tensor: Tensor, images: Tensor) -> bool:

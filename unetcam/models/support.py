@@ -1,4 +1,4 @@
-"""Which kinds of model can be hooked at all."""
+"""Which kinds of model can be hooked at all, and what is in a wrapper."""
 
 from __future__ import annotations
 
@@ -27,3 +27,28 @@ def check_supported(model: nn.Module) -> None:
                 f"The model can't be explained because {where} is quantised, which has no "
                 "gradients: load the floating-point network with the same weights."
             )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Take a network out of what only matters for training speed and keeps hooks from firing.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any network; one in ``DataParallel``, ``DistributedDataParallel`` or ``torch.compile``'s
+        wrapper, or in several of them, is taken out.
+
+    Examples
+    --------
+    >>> network = nn.Conv2d(1, 2, 3)
+    >>> unwrapped(nn.DataParallel(network)) is network
+    True
+    """
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        else:
+            inner = getattr(model, "_orig_mod", None)  # torch.compile's wrapper has no public name
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, overload
+
+from unetcam.engine.layout import Layout
+from unetcam.engine.points import Entry
+from unetcam.models.drawing import drawn
 
 Stage = Literal["encoder", "bottleneck", "decoder", "head"]
 
@@ -25,6 +29,10 @@ class LayerInfo:
         The map's spatial size for the example.
     skips : tuple of str
         The modules from which other branches join this stage.
+    parts : tuple of str
+        What can be explained apart, as ``"up1:skip"`` and ``"up1:path"``: the tensors that enter
+        the stage by its skips, and the one that comes by the upsampling path, each as it enters
+        the operation that joins them.
     """
 
     name: str
@@ -33,10 +41,39 @@ class LayerInfo:
     channels: int
     size: tuple[int, ...]
     skips: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a tensor enters a stage: an input of an operation in a module's run.
+
+    Attributes
+    ----------
+    module : str
+        The innermost module whose forward calls the operation; empty for the model itself.
+    run : int, optional
+        Which of the module's runs that is, from zero; None where it runs once.
+    entry : Entry
+    layout : Layout
+    """
+
+    module: str
+    run: int | None
+    entry: Entry
+    layout: Layout
 
 
 class LayerTable(Sequence[LayerInfo]):
     """A network's layers on the way from the image to the logits.
+
+    Attributes
+    ----------
+    parts : Mapping of str to Part
+        By names such as ``"up1:skip"``, where each stage's skips and its upsampling path enter.
+    output : int
+        Which of several heads of one size the logits are; see
+        :func:`~unetcam.models.output.pick_logits`.
 
     Examples
     --------
@@ -48,8 +85,15 @@ class LayerTable(Sequence[LayerInfo]):
     up1    decoder       2        64  32x32  down1
     """
 
-    def __init__(self, layers: Sequence[LayerInfo]) -> None:
+    def __init__(
+        self,
+        layers: Sequence[LayerInfo],
+        parts: Mapping[str, Part] | None = None,
+        output: int = 0,
+    ) -> None:
         self._layers = tuple(layers)
+        self.parts = dict(parts or {})
+        self.output = output
 
     @property
     def decoder(self) -> tuple[str, ...]:
@@ -60,6 +104,10 @@ class LayerTable(Sequence[LayerInfo]):
     def strides(self) -> dict[str, int]:
         """Each layer's stride by its name."""
         return {layer.name: layer.stride for layer in self}
+
+    def drawn(self) -> str:
+        """The layers as a U, for a monospaced font; see :func:`~unetcam.models.drawing.drawn`."""
+        return drawn(self)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict per layer, ready for JSON or a data frame."""

@@ -2,8 +2,8 @@
 
 The run gives a graph of tensors. The way that counts leads from the image to the logits through as
 much upsampling as possible and, among equals, past as many skips as possible. Its upsamplings
-divide it into stages; a stage's layer is the outermost module that gives its last feature map.
-No module's name or type is looked at.
+divide it into stages; a stage's layer is the outermost module that gives its last feature map, or,
+where a function gives it, the first module that takes it on. No module's name or type is looked at.
 """
 
 from __future__ import annotations
@@ -11,32 +11,36 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
+from unetcam.engine.points import Entry
 from unetcam.errors import ModelError
 from unetcam.models.graph import FeatureGraph
+from unetcam.models.inputs import Inputs
 from unetcam.models.output import Output
-from unetcam.models.support import check_supported
-from unetcam.models.table import LayerInfo, LayerTable, Stage
-from unetcam.models.tracing import Call, Node, Trace, trace
+from unetcam.models.support import check_supported, unwrapped
+from unetcam.models.table import LayerInfo, LayerTable, Part, Stage
+from unetcam.models.tracing import Call, Trace, trace
+from unetcam.models.way import Ways
 
 _LEARNED = ("conv", "linear", "matmul", "__matmul__", "einsum", "bmm", "addmm", "opaque")
-_ENCODER_MAPS = 3  # an encoder module hands out this many maps; a block with a skip, two
 
 
-def find_layers(model: nn.Module, example: Tensor, *, output: Output | None = None) -> LayerTable:
+def find_layers(model: nn.Module, example: Inputs, *, output: Output | None = None) -> LayerTable:
     """The layers of a segmentation network, stage by stage.
 
     Parameters
     ----------
     model : nn.Module
         Any network that maps (B, C, *spatial) to logits (B, classes, *spatial); left as found.
-    example : Tensor
+        The names are those inside ``DataParallel``, ``DistributedDataParallel`` and
+        ``torch.compile``'s wrapper.
+    example : Tensor, tuple or dict
         (B, C, *spatial) on the model's device, of a size that the network takes; its first image
-        is run.
+        is run. A tuple or dict holds the arguments of a network of several inputs.
     output : callable, optional
         Picks the logits from what the model returns; see :func:`~unetcam.models.output.pick_logits`
         for what is understood without.
@@ -65,93 +69,52 @@ def find_layers(model: nn.Module, example: Tensor, *, output: Output | None = No
     3      head             1         2  8x8
     """
     check_supported(model)
-    return _Topology(trace(model, example, output)).table()
+    return table_of(trace(unwrapped(model), example, output))
 
 
-@dataclass(frozen=True)
-class _Best:
-    """The best way from the image to a node."""
-
-    growth: float
-    joins: int
-    before: int
-    last_up: int | None
+def table_of(run: Trace) -> LayerTable:
+    """The layers that a run of a network shows; see :func:`find_layers`."""
+    return _Topology(run).table()
 
 
 class _Topology:
     def __init__(self, run: Trace) -> None:
-        self.calls, self.logits = run.calls, run.logits
+        self.nodes, self.image, self.calls = run.nodes, run.image, run.calls
         self.graph = FeatureGraph(run)
-        self.nodes, self.image = run.nodes, run.image
-        if not self.graph.descends(self.logits, self.image):
+        self.ways = Ways(run, self.graph)
+        self.output, self.logits = self._chosen(run.heads)
+        self.maker, features = self._head(self.logits)
+        self.way, self.blocks = self.ways.to(features)
+        self.runs = Counter(call.name for call in self.calls)
+        self.layers = [
+            call for call in self.calls if call.name and call.single and self.runs[call.name] == 1
+        ]
+
+    # -- the head ----------------------------------------------------------------------------
+
+    def _chosen(self, heads: Sequence[int]) -> tuple[int, int]:
+        """Of several heads the first that as much upsampling as possible leads to."""
+        traced = [
+            (place, head)
+            for place, head in enumerate(heads)
+            if head != self.image and self.graph.descends(head, self.image)
+        ]
+        if not traced:
             raise ModelError(
                 "The logits could not be traced back to the image: name the layers yourself with "
                 "layers=[...] (model.named_modules() lists them)."
             )
-        runs = Counter(call.name for call in self.calls)
-        self.layers = [
-            call for call in self.calls if call.name and call.single and runs[call.name] == 1
-        ]
-        self.encoded = self._encoded()
+        if len(traced) == 1:
+            return traced[0]
 
-    def _encoded(self) -> int:
-        """Up to which node an encoder runs that is a module and hands out several maps; else 0."""
-        encoders = [
-            call
-            for call in self.calls
-            if call.name and len(set(call.outputs)) >= _ENCODER_MAPS and not call.made(self.logits)
-        ]
-        return min(encoders, key=lambda call: (call.start, call.depth)).end if encoders else 0
+        def growth(head: int) -> float:
+            return round(self.ways.to(self._head(head)[1])[0].growth, 1)
 
-    # -- the way -----------------------------------------------------------------------------
+        return max(traced, key=lambda found: growth(found[1]))
 
-    def _joining(self, node: Node, before: int, last_up: int | None) -> list[int]:
-        """Branches that join the way at `node` and don't come of its last upsampling."""
-        if last_up is None:
-            return []
-        return [
-            other
-            for other in node.inputs
-            if other != before
-            and self.graph.extents[other] == self.graph.extents[node.index]
-            and not self.graph.descends(other, last_up)
-        ]
-
-    def _way_to(self, goal: int) -> list[tuple[int, int | None]]:
-        """Nodes from the image to `goal` on the best way, each with its last upsampling."""
-        best: dict[int, _Best] = {self.image: _Best(0.0, 0, -1, None)}
-        for node in self.nodes[self.image + 1 : goal + 1]:
-            if not self.graph.descends(goal, node.index):
-                continue
-            ways = []
-            for before in node.inputs:
-                if before not in best:
-                    continue
-                way = best[before]
-                encoded = node.index < self.encoded
-                growth = 0.0 if encoded else self.graph.upsampling(node, before)
-                last_up = node.index if growth else way.last_up
-                joins = len(self._joining(node, before, way.last_up))
-                ways.append(_Best(way.growth + growth, way.joins + joins, before, last_up))
-            if ways:
-                best[node.index] = max(ways, key=self._rank)
-        steps, at = [], goal
-        while at != -1:
-            steps.append((at, best[at].last_up))
-            at = best[at].before
-        return steps[::-1]
-
-    def _rank(self, way: _Best) -> tuple[float, int, int, int]:
-        pixels = 0 if self._is_gate(way.before) else math.prod(self.graph.extents[way.before])
-        return round(way.growth, 1), way.joins, pixels, way.before
-
-    def _is_gate(self, node: int) -> bool:
-        """Context and one-channel maps weigh features, they are none."""
-        return self.graph.context[node] or self.nodes[node].shape[1:2] == (1,)
-
-    def _head(self) -> tuple[int, int]:
+    def _head(self, logits: int) -> tuple[int, int]:
         """The operation that makes the logits, and the feature map that it is given."""
-        at = self.logits
+        at = logits
         while self.nodes[at].inputs:
             node = self.nodes[at]
             source = max(node.inputs)
@@ -166,35 +129,39 @@ class _Topology:
     # -- the table ---------------------------------------------------------------------------
 
     def table(self) -> LayerTable:
-        maker, features = self._head()
-        way = self._way_to(features)
         rows: list[LayerInfo] = []
+        entries: dict[str, Part] = {}
         end = 0
-        for stage, nodes in self._stages(way):
+        for stage, nodes in self._stages():
             call = self._layer(nodes, end)
+            if call is not None:
+                end = call.end
+            else:
+                call = self._taken_on(nodes[-1])
             if call is None:
                 continue
-            end = call.end
-            if stage == "bottleneck" and 0 < self.encoded <= call.start:
+            if stage == "bottleneck" and 0 < self.ways.encoded <= call.start:
                 stage = "decoder"
-            rows.append(
-                self._row(call, stage, call.outputs[0], self._skips(nodes, dict(way), call))
-            )
+            parts = {f"{call.name}:{part}": at for part, at in self._parts(nodes).items()}
+            rows.append(self._row(call, stage, call.outputs[0], self._skips(nodes, call), parts))
+            entries |= parts
         if rows and not any(row.stage == "decoder" for row in rows):
             rows[-1] = replace(rows[-1], stage="decoder")
-        head = [call for call in self.layers if call.made(maker) and call.start >= end]
+        head = [call for call in self.layers if call.made(self.maker) and call.start >= end]
         if head:
             outermost = min(head, key=lambda call: call.depth)
-            rows.append(self._row(outermost, "head", self.logits, ()))
-        return LayerTable(rows)
+            rows.append(self._row(outermost, "head", self.logits, (), {}))
+        return LayerTable(rows, entries, self.output)
 
-    def _stages(self, way: list[tuple[int, int | None]]) -> Iterable[tuple[Stage, list[int]]]:
+    def _stages(self) -> Iterable[tuple[Stage, list[int]]]:
         """The way's nodes by stage: the encoder's by stride, then one stage per upsampling."""
         down: dict[int, list[int]] = {}
         up: dict[int, list[int]] = {}
-        for node, last_up in way:
-            if node == self.image or self._is_gate(node):
+        for node in self.way.nodes:
+            within = any(block.made(node) and node not in block.outputs for block in self.blocks)
+            if node == self.image or within or self.ways.is_gate(node):
                 continue
+            last_up = self.way.last_ups[node]
             if last_up is None:
                 down.setdefault(self.graph.strides[node], []).append(node)
             else:
@@ -213,23 +180,60 @@ class _Topology:
         fitting = [
             call
             for call in self.layers
-            if call.start >= end
-            and call.outputs
-            and call.outputs[0] in inside
-            and call.made(call.outputs[0])
-            and self.graph.maps[call.outputs[0]]
+            if call.start >= end and inside.intersection(call.outputs) and self._gives_map(call)
         ]
         # Of two modules equally far out the later one; of two that give the same map its maker.
         return min(fitting, key=lambda call: (call.depth, -call.outputs[0], call.end), default=None)
 
-    def _skips(
-        self, nodes: list[int], last_ups: dict[int, int | None], layer: Call
-    ) -> tuple[str, ...]:
+    def _taken_on(self, last: int) -> Call | None:
+        """Where a function gives a stage's last map: the first module that takes it on, if any."""
+        size = self.graph.extents[last]
+        fitting = [
+            call
+            for call in self.layers
+            if call.start > last
+            and self._gives_map(call)
+            and self.graph.extents[call.outputs[0]] == size
+            and self.graph.descends(call.outputs[0], last)
+            and not call.made(self.maker)
+            and call.outputs[0] not in self.way.last_ups
+        ]
+        return min(fitting, key=lambda call: (call.start, call.depth), default=None)
+
+    def _gives_map(self, call: Call) -> bool:
+        return (
+            bool(call.outputs) and call.made(call.outputs[0]) and self.graph.maps[call.outputs[0]]
+        )
+
+    def _skips(self, nodes: list[int], layer: Call) -> tuple[str, ...]:
         names: dict[str, None] = {}
         for before, at in itertools.pairwise(nodes):
-            for other in self._joining(self.nodes[at], before, last_ups[before]):
+            for other in self.ways.joining(self.nodes[at], before, self.way.last_ups[before]):
                 names[self._source(other, layer)] = None
         return tuple(names)
+
+    def _parts(self, nodes: list[int]) -> dict[str, Part]:
+        """Where a stage's skips enter, and the upsampling path beside the first of them."""
+        path: Part | None = None
+        skips: list[Part | None] = []
+        for before, at in itertools.pairwise(nodes):
+            joining = self.ways.joining(self.nodes[at], before, self.way.last_ups[before])
+            if joining and path is None:
+                path = self._part(at, before)
+            skips += [self._part(at, other) for other in joining]
+        names = ["skip"] if len(skips) == 1 else [f"skip{i}" for i in range(1, len(skips) + 1)]
+        found = {**dict(zip(names, skips, strict=True)), "path": path}
+        return {name: part for name, part in found.items() if part is not None}
+
+    def _part(self, at: int, given: int) -> Part | None:
+        """The entry of a node into the operation that makes another; None where it is no map."""
+        node, source = self.nodes[at], self.nodes[given]
+        if node.site is None or source.layout is None:
+            return None
+        position = node.site.positions[node.inputs.index(given)]
+        entry = Entry(node.op, node.site.count, position, source.channels)
+        run = node.site.run if self.runs[node.site.module] > 1 else None
+        return Part(node.site.module, run, entry, source.layout)
 
     def _source(self, node: int, layer: Call) -> str:
         """The outermost module outside `layer` that gave a node, or the nearest before it."""
@@ -245,19 +249,31 @@ class _Topology:
             ]
             if givers:
                 return min(givers, key=lambda call: call.depth).name
-            # Of a map and the gate it is multiplied with, the map is the larger.
+            # Of a map and the gate it is multiplied with, the map is the feature.
             node = max(
                 self.nodes[node].inputs,
-                key=lambda index: (math.prod(self.graph.extents[index]), index),
+                key=lambda index: (
+                    not self.ways.is_gate(index),
+                    math.prod(self.graph.extents[index]),
+                    index,
+                ),
             )
         return "input"
 
-    def _row(self, call: Call, stage: Stage, node: int, skips: tuple[str, ...]) -> LayerInfo:
+    def _row(
+        self,
+        call: Call,
+        stage: Stage,
+        node: int,
+        skips: tuple[str, ...],
+        parts: Mapping[str, Part],
+    ) -> LayerInfo:
         return LayerInfo(
             call.name,
             stage,
             self.graph.strides[node],
-            self.nodes[node].shape[1],
+            self.nodes[node].channels,
             tuple(self.graph.extents[node]),
             skips,
+            tuple(name.rpartition(":")[2] for name in parts),
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +15,33 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from unetcam.engine.layout import Layout
 from unetcam.engine.state import preserved
-from unetcam.models.output import Output, pick_logits
+from unetcam.models.inputs import Inputs, bound, first_of, image_of, others_of
+from unetcam.models.output import Output, pick_heads
+from unetcam.models.places import Places, follow, map_places
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where in the model a torch function is called.
+
+    Attributes
+    ----------
+    module : str
+        The name of the innermost module whose forward calls it.
+    run : int
+        Which of the module's runs that is, from zero.
+    count : int
+        How many calls of the same function in that run come before.
+    positions : tuple of int
+        The place of each of the node's inputs among the tensors that the function is given.
+    """
+
+    module: str
+    run: int
+    count: int
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -30,12 +57,28 @@ class Node:
     inputs : tuple of int
         The nodes it was made from; a weight is no node.
     shape : tuple of int
+    grid : tuple of int, optional
+        The spatial size of the map that its elements are of; None where they are of none.
+    layout : Layout, optional
+        How it holds that map; None while the map is cut into windows or heads.
+    site : Site, optional
+        Where in the model the operation is called.
     """
 
     index: int
     op: str
     inputs: tuple[int, ...]
     shape: tuple[int, ...]
+    grid: tuple[int, ...] | None = None
+    layout: Layout | None = None
+    site: Site | None = None
+
+    @property
+    def channels(self) -> int:
+        """How many values it holds for each pixel."""
+        if self.layout is not None:
+            return self.shape[self.layout.axis]
+        return math.prod(self.shape) // math.prod(self.grid or (1,))
 
 
 @dataclass(frozen=True)
@@ -70,21 +113,46 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """A run of the model: nodes and calls in the order in which they ended."""
+    """A run of the model.
+
+    Attributes
+    ----------
+    nodes : tuple of Node
+    calls : tuple of Call
+        In the order in which they ended.
+    image : int
+        The node that is the image.
+    heads : tuple of int
+        The nodes that can be the logits; see :func:`~unetcam.models.output.pick_heads`.
+    """
 
     nodes: tuple[Node, ...]
     calls: tuple[Call, ...]
     image: int
-    logits: int
+    heads: tuple[int, ...]
 
 
 class _Recorder(TorchFunctionMode):
     """Notes every torch function that touches a tensor which came of the input."""
 
-    def __init__(self) -> None:
+    def __init__(self, dims: int) -> None:
         super().__init__()
         self.nodes: list[Node] = []
-        self._of: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._dims = dims
+        self._of: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
+        self._places: MutableMapping[Tensor, Places] = WeakTensorKeyDictionary()
+        self._counts: Counter[str] = Counter()
+        self._runs: Counter[str] = Counter()
+        self._open: list[tuple[str, int, Counter[str]]] = []
+
+    def enter(self, module: str) -> None:
+        """A module's run begins."""
+        self._open.append((module, self._runs[module], self._counts.copy()))
+        self._runs[module] += 1
+
+    def leave(self) -> None:
+        """The innermost module's run ends."""
+        self._open.pop()
 
     def __torch_function__(
         self,
@@ -96,21 +164,51 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         inputs = self.known((args, kwargs))
         found = {id(tensor): tensor._version for tensor in _tensors((args, kwargs))}
+        name = getattr(func, "__name__", str(func))
+        site = self._site(name, args, kwargs)
+        self._counts[name] += 1
         result = func(*args, **kwargs)
         if inputs:
-            name = getattr(func, "__name__", str(func))
             # An item assignment returns nothing: it makes its first argument anew.
-            for tensor in _tensors(args[0] if name == "__setitem__" else result):
+            made = list(_tensors(args[0] if name == "__setitem__" else result))
+            places = follow(func, name, args, kwargs, made, self._places.get, self._dims)
+            for tensor, at in zip(made, places, strict=True):
                 # An operation that hands its input on untouched (dropout) makes nothing.
                 if found.get(id(tensor)) != tensor._version:
-                    self.note(tensor, name, inputs)
+                    self.note(tensor, name, inputs, at, site)
         return result
 
-    def note(self, tensor: Tensor, op: str, inputs: tuple[int, ...]) -> int:
-        node = Node(len(self.nodes), op, inputs, tuple(tensor.shape))
+    def _site(self, name: str, args: Any, kwargs: Any) -> Site | None:
+        if not self._open:
+            return None
+        module, run, before = self._open[-1]
+        given = enumerate(_tensors((args, kwargs)))
+        positions = tuple(place for place, tensor in given if tensor in self._of)
+        return Site(module, run, self._counts[name] - before[name], positions)
+
+    def note(
+        self,
+        tensor: Tensor,
+        op: str,
+        inputs: tuple[int, ...],
+        at: Places | None,
+        site: Site | None = None,
+    ) -> int:
+        shape = tuple(tensor.shape)
+        grid, layout = (at.grid, at.layout) if at is not None else (None, None)
+        node = Node(len(self.nodes), op, inputs, shape, grid, layout, site)
         self.nodes.append(node)
         self._of[tensor] = node.index
+        if at is not None:
+            self._places[tensor] = at
+        else:
+            self._places.pop(tensor, None)
         return node.index
+
+    def as_map(self, tensor: Tensor) -> Places | None:
+        """The places of a tensor of unknown origin: those of a map if it has a map's shape."""
+        is_map = tensor.ndim == self._dims + 2 and tensor.shape[0] == 1
+        return map_places(tensor.shape) if is_map else None
 
     def known(self, values: Any) -> tuple[int, ...]:
         return tuple(self._of[tensor] for tensor in _tensors(values) if tensor in self._of)
@@ -120,15 +218,15 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-def trace(model: nn.Module, example: Tensor, output: Output | None = None) -> Trace:
+def trace(model: nn.Module, example: Inputs, output: Output | None = None) -> Trace:
     """Run `model` once on the first image of `example` and record what happens.
 
     Parameters
     ----------
     model : nn.Module
         Left as found.
-    example : Tensor
-        (B, C, *spatial) on the model's device.
+    example : Tensor, tuple or dict
+        (B, C, *spatial) on the model's device, or several inputs with such a tensor in them.
     output : callable, optional
         Picks the logits from what the model returns.
 
@@ -136,21 +234,26 @@ def trace(model: nn.Module, example: Tensor, output: Output | None = None) -> Tr
     -------
     Trace
     """
-    recorder = _Recorder()
+    recorder = _Recorder(image_of(example).ndim - 2)
     calls: list[Call] = []
     open_calls: list[int] = []
 
-    def enter(module: nn.Module, args: Any) -> None:
-        open_calls.append(len(recorder.nodes))
+    def enter(name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            recorder.enter(name)
+            open_calls.append(len(recorder.nodes))
+
+        return hook
 
     def leave(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, result: Any) -> None:
+            recorder.leave()
             start, depth = open_calls.pop(), len(open_calls)
-            given = recorder.known(args)
+            sources = recorder.known(args)
             for tensor in _tensors(result):
                 # What the mode can't see into (scripted code) still joins its input and output.
-                if given and not recorder.known(tensor):
-                    recorder.note(tensor, "opaque", given)
+                if sources and not recorder.known(tensor):
+                    recorder.note(tensor, "opaque", sources, recorder.as_map(tensor))
             single = isinstance(result, Tensor)
             end = len(recorder.nodes)
             calls.append(Call(name, depth, start, end, recorder.known(result), single))
@@ -161,12 +264,17 @@ def trace(model: nn.Module, example: Tensor, output: Output | None = None) -> Tr
         stack.enter_context(preserved(model))
         stack.enter_context(torch.no_grad())
         for name, module in model.named_modules():
-            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_pre_hook(enter(name)).remove)
             stack.callback(module.register_forward_hook(leave(name)).remove)
-        image = example.as_subclass(Tensor)[:1].clone()
+        given = first_of(example)
+        image = image_of(given)
+        run = bound(model, given)
         stack.enter_context(recorder)
-        start = recorder.note(image, "input", ())
-        returned = model(image)
-        logits = pick_logits(returned, image) if output is None else output(returned)
-        (end,) = recorder.known(logits) or (start,)
-    return Trace(tuple(recorder.nodes), tuple(calls), start, end)
+        start, *_ = [
+            recorder.note(tensor, "input", (), recorder.as_map(tensor))
+            for tensor in (image, *others_of(given))
+        ]
+        returned = run(image)
+        heads = pick_heads(returned, image) if output is None else [output(returned)]
+        ends = [recorder.known(head) or (start,) for head in heads]
+    return Trace(tuple(recorder.nodes), tuple(calls), start, tuple(end for (end,) in ends))

@@ -14,6 +14,7 @@ from unetcam.report.findings import Finding
 from unetcam.report.model import RunLike
 from unetcam.report.overlays import encoded, outlined, overlay, resized
 from unetcam.report.text import percent, slug
+from unetcam.report.threads import in_threads
 
 ROLE_TITLES: dict[Role, str] = {
     "best": "Best image",
@@ -86,9 +87,12 @@ class Gallery:
         """Every example with its class."""
         count = len(self._examples) * (len(self._run.layers) + 1)
         width = next((width for most, width in WIDTHS if count <= most), SMALLEST_WIDTH)
+        strips = in_threads(
+            lambda numbered: self._strip(*numbered, width), enumerate(self._examples)
+        )
         return [
-            (example.class_index, self._strip(place, example, width))
-            for place, example in enumerate(self._examples)
+            (example.class_index, strip)
+            for example, strip in zip(self._examples, strips, strict=True)
         ]
 
     def of(self, class_index: int) -> list[Strip]:

@@ -6,8 +6,9 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from unetcam.report.examples import Example
 from unetcam.report.findings import find_in_rows
 from unetcam.report.gallery import Gallery, file_names
 from unetcam.report.model import RunLike
-from unetcam.report.overlays import COLORMAP, outlined, overlay, resized
+from unetcam.report.overlays import COLORMAP, Bytes, outlined, overlay, resized
 from unetcam.report.overview import ClassSummary, cautions, class_summaries, empty_maps
-from unetcam.report.readings import prepared, readings
+from unetcam.report.readings import explains_errors, prepared, readings
 from unetcam.report.text import number, percent, plural
+from unetcam.report.threads import in_threads
 from unetcam.report.thresholds import CRITERIA, HOT, MIN_SUPPORT, NAMES, SYMPTOMS
 
 #: With more classes than this, sections without a grave finding start folded.
@@ -41,6 +43,8 @@ OPEN_FINDINGS = 8
 #: Widths of an overlay's file, in pixels: outlines need room on small images, and files of huge
 #: ones would fill the disk.
 SMALLEST_FIGURE, LARGEST_FIGURE = 480, 1600
+#: How hard a picture's file is packed: a photograph gains little from more, which takes long.
+_PACKING = 2
 
 #: Characters of the layers' names in the header; a longer list is told by its ends.
 LONGEST_LIST = 60
@@ -49,6 +53,10 @@ TARGETS = {
     "class": "each class's mean score over the whole image",
     "predicted": "each class's mean score over the pixels predicted as it",
     "truth": "each class's mean score over the pixels that truly are of it",
+    "false-positives": "each class's mean score over the pixels that are wrongly predicted as it",
+    "false-negatives": "each class's mean score over those of its pixels that are missed",
+    "boundary-errors": "each class's mean score over the wrong pixels along its true contour",
+    "missed-components": "each class's mean score over its objects that are missed altogether",
 }
 
 
@@ -147,13 +155,18 @@ def write_figures(run: RunLike, examples: Sequence[Example], folder: Path) -> No
             title=f"Leakage at {layer}", row_title="map of", column_title="true class",
         )  # fmt: skip
         figures.save_png(chart, folder / f"leakage_{stem}.png")
-    for stem, picture in _example_pictures(run, examples):
-        Image.fromarray(picture).save(folder / f"{stem}.png")
+
+    def draw(named: tuple[str, Callable[[], Bytes]]) -> None:
+        stem, picture = named
+        Image.fromarray(picture()).save(folder / f"{stem}.png", compress_level=_PACKING)
+
+    in_threads(draw, _example_pictures(run, examples))
 
 
 def _example_pictures(
     run: RunLike, examples: Sequence[Example]
-) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.uint8]]]]:
+) -> Iterator[tuple[str, Callable[[], Bytes]]]:
+    """Every picture of the examples, to be drawn, by its file's stem."""
     names = dict(zip(run.classes.names, file_names(run.classes.names), strict=True))
     counts: dict[tuple[int, str], int] = {}
     for example in examples:
@@ -166,11 +179,14 @@ def _example_pictures(
             mask == example.class_index for mask in (example.truth, example.prediction)
         )
         width = min(max(example.image.shape[1], SMALLEST_FIGURE), LARGEST_FIGURE)
-        yield f"{stem}_image", outlined(resized(example.image, width), truth, prediction)
+        plain = resized(example.image, width)
+        yield f"{stem}_image", partial(outlined, plain, truth, prediction)
         for layer, name in zip(run.layers, file_names(run.layers), strict=True):
             if layer in example.maps:
                 heat = example.maps[layer]
-                drawn = overlay(example.image, heat, truth, prediction=prediction, width=width)
+                drawn = partial(
+                    overlay, example.image, heat, truth, prediction=prediction, width=width
+                )
                 yield f"{stem}_{name}", drawn
 
 
@@ -190,13 +206,14 @@ def _content(run: RunLike, examples: Sequence[Example]) -> dict[str, Any]:
         "facts": _facts(run, config),
         "headline": _headline(run, classes, findings),
         "findings": findings,
+        "unjudged": explains_errors(run.rows),
         "open_findings": OPEN_FINDINGS,
         "cautions": cautions(run, classes),
         "symptoms": [(symptom, NAMES[symptom]) for symptom in SYMPTOMS],
         "criteria": [c for symptom in SYMPTOMS for c in CRITERIA[symptom]],
         "names": NAMES,
         "classes": classes,
-        "measures": tables.KEY_MEASURES,
+        "measures": tables.judging(run, tables.KEY_MEASURES),
         "overview": tables.overview_heat(run, stats),
         "sections": [
             {

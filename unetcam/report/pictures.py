@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +11,14 @@ from PIL import Image
 from unetcam import methods
 from unetcam.data import ClassTable, Item, Sample, SegmentationDataset, Skipped, find_samples
 from unetcam.errors import DataError, RunError
+from unetcam.report.naming import file_names
 from unetcam.report.overlays import overlay
+from unetcam.report.volumes import whole_volumes, write_volume_maps
 from unetcam.runs import Explanation, ModelRequest, Progress, Silent, open_network
+from unetcam.runs.config import TRUTH_KINDS
 from unetcam.runs.explain import Explainer, Picture, Settings
 from unetcam.runs.files import replacing
+from unetcam.runs.inputs import tiles_of
 from unetcam.runs.setup import check_class_count, choose_layers, preprocessing_of
 
 
@@ -36,7 +38,8 @@ def write_maps(
     maximum) over the image, and ``maps.npz``: ``classes``, ``layers`` (L,), ``explained`` (T,),
     what the maps are of (the classes, or the ranks of the method "channels"), ``prediction``
     (H, W) int64, and for every layer ``map:<layer>`` (T, H, W), raw, float32. All in the image's
-    own frame.
+    own frame. A network of volumes explains NIfTI and NRRD files whole: see
+    :func:`unetcam.report.volumes.write_volume_maps`.
 
     Parameters
     ----------
@@ -44,7 +47,7 @@ def write_maps(
     images : sequence of Path
         Files or folders.
     how : Explanation
-        Its target is "class" or "predicted".
+        Its target is "class" or "predicted": the others need masks.
     out : Path
         Is made where it is missing.
     classes : str, optional
@@ -65,10 +68,10 @@ def write_maps(
         One sentence: what is wrong, and what to do.
     """
     progress = progress or Silent()
-    if how.target == "truth":
+    if how.target in TRUTH_KINDS:
         raise RunError(
-            "Maps of the true region need masks: use --target class or predicted, or `unetcam "
-            "report` for images with masks."
+            f"Maps of the target '{how.target}' need masks: use --target class or predicted, or "
+            "`unetcam report` for images with masks."
         )
     method = methods.get(how.method)
     method.check()
@@ -78,8 +81,10 @@ def write_maps(
     table = ClassTable(names) if classes is None else ClassTable.parse(classes)
     check_class_count(network, table)
     layers, strides = choose_layers(network, how.layers, method)
-    preprocessing = preprocessing_of(network, model.size, how)
-    dataset = SegmentationDataset(samples, table, preprocessing)
+    tiles = tiles_of(how.tile, how.overlap, network.dims, network.stride)
+    if network.dims == 3:
+        samples, others = whole_volumes(samples)
+        skipped += others
     ids = [sample.id for sample in samples]
     folders = {one: out / name for one, name in zip(ids, file_names(ids), strict=True)}
     taken = [folder for folder in folders.values() if folder.exists()]
@@ -87,21 +92,19 @@ def write_maps(
         raise RunError(
             f"'{taken[0]}' is there already: choose another --out, or add --force to replace it."
         )
-    settings = Settings(table.names, method=how.method, target=how.target, amp=how.amp)
     for one in skipped:
         progress.skipped(one)
     progress.begin(len(samples), 0)
-    written: list[Path] = []
-    with Explainer(network.model, layers, strides, settings) as explainer:
-        for position, sample in enumerate(samples):
-            item = dataset[position]
-            if isinstance(item, Skipped):
-                skipped.append(item)
-                progress.skipped(item)
-            else:
-                (picture,) = explainer.pictures([item])
-                written += _write(folders[sample.id], picture, table)
-            progress.advance(1)
+    if network.dims == 3:
+        written, unread = write_volume_maps(network, layers, folders, samples, table, how, progress)
+    else:
+        dataset = SegmentationDataset(samples, table, preprocessing_of(network, model.size, how))
+        settings = Settings(
+            table.names, method=how.method, target=how.target, amp=how.amp, tiles=tiles
+        )
+        with Explainer(network.model, layers, strides, settings, progress.within) as explainer:
+            written, unread = _write_pictures(explainer, dataset, folders, table, progress)
+    skipped += unread
     if not written:
         raise DataError(
             f"No image could be explained, the first, '{skipped[0].file}', because: "
@@ -110,20 +113,25 @@ def write_maps(
     return written, skipped
 
 
-def file_names(texts: Sequence[str]) -> list[str]:
-    """Names that every file system takes, each another.
-
-    >>> file_names(["grey matter", "grey/matter", "up1.conv", "<b>"])
-    ['grey_matter', 'grey_matter-afa726', 'up1.conv', '_b_']
-    """
-    names: list[str] = []
-    for text in texts:
-        name = re.sub(r"[^\w.-]", "_", text)[:100].lstrip(".") or "_"
-        if name.lower() in {other.lower() for other in names}:
-            digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
-            name = f"{name}-{digest[:6]}"
-        names.append(name)
-    return names
+def _write_pictures(
+    explainer: Explainer,
+    dataset: SegmentationDataset,
+    folders: Mapping[str, Path],
+    table: ClassTable,
+    progress: Progress,
+) -> tuple[list[Path], list[Skipped]]:
+    written: list[Path] = []
+    skipped: list[Skipped] = []
+    for position in range(len(dataset)):
+        item = dataset[position]
+        if isinstance(item, Skipped):
+            skipped.append(item)
+            progress.skipped(item)
+        else:
+            (picture,) = explainer.pictures([item])
+            written += _write(folders[item.sample.id], picture, table)
+        progress.advance(1)
+    return written, skipped
 
 
 def _samples(images: Sequence[Path]) -> tuple[list[Sample], list[Skipped]]:

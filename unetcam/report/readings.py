@@ -20,6 +20,7 @@ from unetcam.report.thresholds import (
     Severity,
     Symptom,
 )
+from unetcam.runs.config import ERROR_KINDS
 from unetcam.runs.summary import OF_THE_MODEL
 
 _Z95 = 1.959963984540054
@@ -122,6 +123,11 @@ def prepared(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def explains_errors(rows: pd.DataFrame) -> bool:
+    """Whether the maps explain mistakes, for which the thresholds of a class's maps don't hold."""
+    return "target" in rows and bool(rows["target"].isin(ERROR_KINDS).any())
+
+
 def readings(rows: pd.DataFrame, layers: Sequence[str]) -> list[Reading]:
     """Every symptom's number for every class and layer, in the order class, symptom, layer.
 
@@ -151,6 +157,8 @@ def _read(symptom: Symptom, index: int, name: str, layer: str, rows: pd.DataFram
 
 def _judge(criterion: Criterion, index: int, name: str, layer: str, rows: pd.DataFrame) -> Reading:
     values = rows[criterion.measure].to_numpy(float)
+    if explains_errors(rows):
+        values = values[:0]
     values = np.sort(values[~np.isnan(values)])
     values = values[::-1] if criterion.worse == "high" else values
     affected = sum(criterion.beyond(float(value)) for value in values)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from unetcam.analysis import columns
 from unetcam.report.model import RunLike
+from unetcam.report.readings import explains_errors
 from unetcam.report.text import DASH, number, percent, plural
 from unetcam.report.thresholds import FAR_OUTSIDE, WEAK_EDGE, Criterion
 
@@ -178,10 +180,17 @@ def stat_cell(measure: Measure, stat: Stat) -> Cell:
     )
 
 
+def judging(run: RunLike, measures: Sequence[Measure]) -> list[Measure]:
+    """The measures, without thresholds and better sides where the maps are not judged."""
+    if not explains_errors(run.rows):
+        return list(measures)
+    return [replace(measure, criterion=None, better="") for measure in measures]
+
+
 def overview_heat(run: RunLike, stats: Stats) -> list[tuple[Measure, HeatTable]]:
     """Class by layer, for each of the numbers of the overview."""
     tables = []
-    for measure in OVERVIEW_MEASURES:
+    for measure in judging(run, OVERVIEW_MEASURES):
         rows = tuple(
             (
                 name,
@@ -203,7 +212,7 @@ def class_table(run: RunLike, stats: Stats, class_index: int) -> list[tuple[str,
             layer,
             [
                 stat_cell(measure, stats(class_index, layer, measure.column))
-                for measure in KEY_MEASURES
+                for measure in judging(run, KEY_MEASURES)
             ],
         )
         for layer in run.layers

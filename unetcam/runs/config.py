@@ -20,8 +20,12 @@ from unetcam.runs.files import digest_of
 
 SCHEMA_VERSION = 1
 
-TargetKind = Literal["class", "predicted", "truth"]
-TARGET_KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
+ErrorKind = Literal["false-positives", "false-negatives", "boundary-errors", "missed-components"]
+TargetKind = Literal["class", "predicted", "truth"] | ErrorKind
+ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
+TARGET_KINDS: tuple[TargetKind, ...] = ("class", "predicted", "truth", *ERROR_KINDS)
+#: The kinds that need a ground truth.
+TRUTH_KINDS: tuple[TargetKind, ...] = ("truth", *ERROR_KINDS)
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,11 @@ class RunConfig:
         Their strides.
     method : str
         Name of the method.
-    target : {"class", "predicted", "truth"}
+    target : {"class", "predicted", "truth", "false-positives", "false-negatives", \
+            "boundary-errors", "missed-components"}
         What is explained: a class's mean score over all pixels, over the pixels predicted as the
-        class, or over the pixels that truly are of the class.
+        class, over the pixels that truly are of the class, or over its errors of one kind; those
+        of the boundary lie in a band of 2 % of the diagonal of the network's input.
     band : float or None
         Width of the band in pixels; None: 2 % of the image's diagonal.
     threshold : float

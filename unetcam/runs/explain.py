@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,7 @@ from unetcam.data import Frame, Item
 from unetcam.result import CAMResult
 from unetcam.runs.config import TargetKind
 from unetcam.runs.framed import targets_for
-from unetcam.targets import predict
+from unetcam.targets import Target, predict
 
 #: Map values that are measured at a time: bounds the memory that large images take.
 MEASURED_AT_ONCE = 1 << 24
@@ -35,11 +35,14 @@ class Settings:
     ----------
     class_names : tuple of str
     method : str
-    target : {"class", "predicted", "truth"}
+    target : TargetKind
+        See :class:`~unetcam.runs.config.RunConfig`.
     band, threshold, tolerance
         See :class:`~unetcam.runs.config.RunConfig`.
     amp : bool
         Run the network in mixed precision.
+    tiles : (tuple of int, int), optional
+        Sides and overlap of the tiles in which images are explained, one image at a time.
     """
 
     class_names: tuple[str, ...]
@@ -49,6 +52,7 @@ class Settings:
     threshold: float = 0.5
     tolerance: float = 15.0
     amp: bool = False
+    tiles: tuple[tuple[int, ...], int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +95,19 @@ class Explainer:
     layers, strides : sequence
         The layers, deepest first, and their strides.
     settings : Settings
+    progress : callable, optional
+        Is told how many tiles of how many are done.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[str], strides: Sequence[int], settings: Settings
+        self,
+        model: nn.Module,
+        layers: Sequence[str],
+        strides: Sequence[int],
+        settings: Settings,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        self._progress = progress
         self.layers, self.strides, self.settings = tuple(layers), tuple(strides), settings
         tensor = next(model.parameters(), None)
         self.device = torch.device("cpu") if tensor is None else tensor.device
@@ -128,7 +140,7 @@ class Explainer:
         with torch.autocast(self.device.type, enabled=self.settings.amp):
             kind, classes = self.settings.target, len(self.settings.class_names)
             wanted = targets_for(kind, classes, items, self.device)
-            result = self._cam(images, targets=wanted)
+            result = self._explained(images, wanted)
         logits = _resized(result.logits.float(), size)
         names = self.settings.class_names
         if not self._per_target:
@@ -141,6 +153,12 @@ class Explainer:
             prediction = predict(frame.restore(logits.index_select(0, at)))
             images_here = tuple(items[i] for i in positions)
             yield View(images_here, prediction, names, result, at, frame, size)
+
+    def _explained(self, images: Tensor, targets: Sequence[Target]) -> CAMResult:
+        if self.settings.tiles is None:
+            return self._cam(images, targets=targets)
+        tile, overlap = self.settings.tiles
+        return self._cam.tiled(images, tile, overlap, targets=targets, progress=self._progress)
 
     def rows(self, items: Sequence[Item]) -> pd.DataFrame:
         """One row per image, layer and class, of images whose prepared tensors have one shape.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -11,7 +11,27 @@ from torch import Tensor
 
 from unetcam.data import Frame, Item
 from unetcam.runs.config import TargetKind
-from unetcam.targets import ClassScore, PredictedRegion, Target, predict
+from unetcam.targets import (
+    BoundaryErrors,
+    ClassScore,
+    FalseNegatives,
+    FalsePositives,
+    MissedComponents,
+    PredictedRegion,
+    RegionScore,
+    Score,
+    Target,
+    TruthRegion,
+)
+
+#: What makes a target of a class and its truth, for each kind that needs one.
+_OF_TRUTH: Mapping[TargetKind, Callable[[int, Tensor], Target]] = {
+    "truth": TruthRegion,
+    "false-positives": FalsePositives,
+    "false-negatives": FalseNegatives,
+    "boundary-errors": BoundaryErrors,
+    "missed-components": MissedComponents,
+}
 
 
 def targets_for(
@@ -21,27 +41,27 @@ def targets_for(
 
     Parameters
     ----------
-    kind : {"class", "predicted", "truth"}
+    kind : TargetKind
+        See :class:`~unetcam.runs.config.RunConfig`.
     classes : int
     items : sequence of Item
-        With their masks for "truth".
+        With their masks for a kind that needs the truth.
     device : torch.device
 
     Returns
     -------
     list of Target
     """
-    if kind == "truth":
+    if kind in _OF_TRUTH:
         masks = [item.prepared.mask for item in items if item.prepared.mask is not None]
         truth = torch.stack(masks).to(device)
-        return [FramedTruth(c, truth=truth) for c in range(classes)]
+        return [FramedTruth(kind, c, truth) for c in range(classes)]
+    plain = ClassScore if kind == "class" else PredictedRegion
     frames = [item.prepared.frame for item in items]
     if all(frame.resized == frame.padded for frame in frames):
-        plain = ClassScore if kind == "class" else PredictedRegion
         return [plain(c) for c in range(classes)]
     area = torch.stack([image_area(frame) for frame in frames]).to(device)
-    framed = FramedScore if kind == "class" else FramedPrediction
-    return [framed(c, area=area) for c in range(classes)]
+    return [plain(c, within=ImageArea(c, area=area)) for c in range(classes)]
 
 
 def image_area(frame: Frame) -> Tensor:
@@ -58,45 +78,44 @@ def image_area(frame: Frame) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class FramedScore(Target):
-    """A class's mean score over the image's pixels; `area` is (B, h, w) bool."""
+class ImageArea(RegionScore):
+    """A class's mean score over the images' pixels; `area` is (B, h, w) bool."""
 
     _: KW_ONLY
     area: Tensor
 
     @property
-    def name(self) -> str:
-        return f"class {self.class_index}"
+    def title(self) -> str:
+        return f"class {self.class_index} in the image"
+
+    @property
+    def place(self) -> str:
+        return "the image"
 
     def region(self, logits: Tensor) -> Tensor:
         return _at_size_of(logits, self.area)
 
 
 @dataclass(frozen=True, eq=False)
-class FramedPrediction(FramedScore):
-    """A class's mean score over those of the image's pixels that are predicted as the class."""
-
-    @property
-    def name(self) -> str:
-        return f"predicted region of class {self.class_index}"
-
-    def region(self, logits: Tensor) -> Tensor:
-        return super().region(logits) & (predict(logits.detach()) == self.class_index)
-
-
-@dataclass(frozen=True, eq=False)
 class FramedTruth(Target):
-    """A class's mean score over its true pixels; `truth` is (B, h, w), -1 on the border."""
+    """A target of one class and its truth; `truth` is (B, h, w), -1 on the border."""
 
-    _: KW_ONLY
+    kind: TargetKind
+    class_index: int
     truth: Tensor
 
     @property
     def name(self) -> str:
-        return f"true region of class {self.class_index}"
+        return self._of(self.truth).name
 
-    def region(self, logits: Tensor) -> Tensor:
-        return _at_size_of(logits, self.truth) == self.class_index
+    def check(self, logits: Tensor) -> None:
+        self._of(_at_size_of(logits, self.truth)).check(logits)
+
+    def score(self, logits: Tensor, reference: Tensor | None = None) -> Score:
+        return self._of(_at_size_of(logits, self.truth)).score(logits, reference)
+
+    def _of(self, truth: Tensor) -> Target:
+        return _OF_TRUTH[self.kind](self.class_index, truth)
 
 
 def _at_size_of(logits: Tensor, mask: Tensor) -> Tensor:

@@ -35,6 +35,9 @@ class Progress(Protocol):
     def advance(self, images: int) -> None:
         """So many images more are done, explained or skipped."""
 
+    def within(self, done: int, total: int) -> None:
+        """Of the image at work, so many tiles of so many are done."""
+
     def skipped(self, one: Skipped) -> None:
         """An image could not be used."""
 
@@ -52,6 +55,9 @@ class Silent:
         """Say nothing."""
 
     def advance(self, images: int) -> None:
+        """Say nothing."""
+
+    def within(self, done: int, total: int) -> None:
         """Say nothing."""
 
     def skipped(self, one: Skipped) -> None:

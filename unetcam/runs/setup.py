@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unetcam import methods
 from unetcam.cam import UNetCAM
@@ -22,10 +22,8 @@ from unetcam.models.table import LayerTable
 from unetcam.models.topology import find_layers
 from unetcam.runs.config import RunConfig, TargetKind, check_options, data_digest, model_digest
 from unetcam.runs.files import file_digests
+from unetcam.runs.inputs import EXAMPLE_SIZES, input_channels, spatial_dims
 from unetcam.targets import ClassScore, class_count
-
-#: The size at which a network is looked at where no other is given.
-EXAMPLE_SIZE = (256, 256)
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,9 @@ class ModelRequest:
         "auto", "cpu", "cuda" or "cuda:1".
     channels : int, optional
         Channels of the images; found from the first convolution by default.
-    size : (int, int), optional
-        The network's input; images are resized to it.
+    size : tuple of int, optional
+        The network's input; images are resized to it, and a network of volumes is looked at in
+        it.
     seed : int
         Seeds the construction of a network that has no checkpoint.
     """
@@ -60,13 +59,18 @@ class ModelRequest:
     allow_pickle: bool = False
     device: str = "auto"
     channels: int | None = None
-    size: tuple[int, int] | None = None
+    size: tuple[int, ...] | None = None
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """How images are prepared and what is explained, as on the command line."""
+    """How images are prepared and what is explained, as on the command line.
+
+    Images and volumes are taken whole, or in tiles of the size `tile`, which overlap by `overlap`
+    pixels; the axes of volumes run in the `orientation`, see
+    :func:`unetcam.data.whole.read_whole`.
+    """
 
     layers: Sequence[str] | None = None
     method: str = "gradcam"
@@ -76,6 +80,9 @@ class Explanation:
     std: tuple[float, ...] | None = None
     max_value: float | None = None
     amp: bool = False
+    tile: tuple[int, ...] | None = None
+    overlap: int | None = None
+    orientation: str = "RAS"
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,8 @@ class Network:
         How many classes its logits have.
     channels : int
         Channels of its input.
+    dims : int
+        2 for a network of images, 3 for one of volumes.
     """
 
     model: nn.Module
@@ -121,6 +130,7 @@ class Network:
     table: LayerTable
     classes: int
     channels: int
+    dims: int = 2
 
     @property
     def stride(self) -> int:
@@ -171,34 +181,9 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(number or 0))
 
 
-def input_channels(model: nn.Module) -> int:
-    """Channels of a 2-D network's input, read from its first convolution.
-
-    Raises
-    ------
-    ModelError
-        For a network without a convolution, or for volumes.
-
-    Examples
-    --------
-    >>> input_channels(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)))
-    3
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv3d):
-            raise ModelError(
-                "The network's first convolution is three-dimensional, but the command line "
-                "explains images: use unetcam.UNetCAM in Python for volumes."
-            )
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    raise ModelError(
-        "The network has no convolution that tells how many channels its images have: say so "
-        "with --channels."
-    )
-
-
-def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> Network:
+def open_network(
+    request: ModelRequest, *, must_be_trained: bool = True, volumes: bool = True
+) -> Network:
     """Load a network, move it to its device, and look at it once.
 
     Parameters
@@ -206,6 +191,8 @@ def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> Netw
     request : ModelRequest
     must_be_trained : bool
         Whether a network that is known to hold random weights is refused.
+    volumes : bool
+        Whether a network of volumes is taken.
 
     Raises
     ------
@@ -230,11 +217,19 @@ def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> Netw
         )
     check_supported(model)
     channels = request.channels or input_channels(model)
+    dims = spatial_dims(model)
+    if dims == 3 and not volumes:
+        raise ModelError(
+            "The network's first convolution is three-dimensional, but a report is made of images: "
+            "use `unetcam map` for the maps of volumes, or unetcam.UNetCAM in Python."
+        )
+    if request.size is not None and len(request.size) != dims:
+        raise RunError(
+            f"The network takes {'volumes' if dims == 3 else 'images'}, and a size of "
+            f"{_by(request.size)} was given: use {dims} numbers, as in {_by((96,) * dims)}."
+        )
     model.to(device)
-    example = torch.zeros(1, channels, *(request.size or EXAMPLE_SIZE), device=device)
-    parameter = next(model.parameters(), None)
-    if parameter is not None:
-        example = example.to(parameter.dtype)
+    example = _example(model, (channels, *(request.size or EXAMPLE_SIZES[dims])), device)
     try:
         table = find_layers(model, example)
         first = table[0].name if len(table) else None
@@ -244,10 +239,21 @@ def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> Netw
             raise
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"The network fails on {channels} channels of {example.shape[2]} x {example.shape[3]} "
-            f"pixels ({first_line.rstrip('.')}): give what it needs with --channels and --size."
+            f"The network fails on {channels} channels of {_by(example.shape[2:])} pixels "
+            f"({first_line.rstrip('.')}): give what it needs with --channels and --size."
         ) from error
-    return Network(model, device, table, class_count(logits), channels)
+    return Network(model, device, table, class_count(logits), channels, dims)
+
+
+def _example(model: nn.Module, shape: Sequence[int], device: torch.device) -> Tensor:
+    """An empty input (1, C, *spatial) of the type that the network takes."""
+    parameter = next(model.parameters(), None)
+    dtype = torch.float32 if parameter is None else parameter.dtype
+    return torch.zeros(1, *shape, device=device, dtype=dtype)
+
+
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
 
 
 def choose_layers(
@@ -277,21 +283,19 @@ def choose_layers(
 def _measured_strides(network: Network, layers: Sequence[str]) -> dict[str, int]:
     if not layers:
         return {}
-    parameter = next(network.model.parameters())
-    example = torch.zeros(
-        1, network.channels, *EXAMPLE_SIZE, device=network.device, dtype=parameter.dtype
-    )
+    size = EXAMPLE_SIZES[network.dims]
+    example = _example(network.model, (network.channels, *size), network.device)
     maps = UNetCAM(network.model, list(layers))(example, [ClassScore(0)]).maps
-    return {name: max(1, round(EXAMPLE_SIZE[0] / m.shape[-2])) for name, m in maps.items()}
+    return {name: max(1, round(size[-2] / m.shape[-2])) for name, m in maps.items()}
 
 
 def preprocessing_of(
-    network: Network, size: tuple[int, int] | None, how: Explanation
+    network: Network, size: tuple[int, ...] | None, how: Explanation
 ) -> Preprocessing:
     """The preprocessing: to `size`, or to what the network's stride needs."""
     return Preprocessing(
         channels=network.channels,
-        size=size,
+        size=None if size is None else (size[0], size[1]),
         mode=how.resize_mode,
         stride=network.stride if size is None else 1,
         mean=how.mean or (0.0,),
@@ -345,7 +349,7 @@ def plan_run(
     choose_device(model.device)
     classes = ClassTable.parse(data.classes, ignore_index=data.ignore_index)
     samples, skipped = _samples(data, classes)
-    network = open_network(model)
+    network = open_network(model, volumes=False)
     check_class_count(network, classes)
     layers, strides = choose_layers(network, how.layers, method)
     preprocessing = preprocessing_of(network, model.size, how)

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 from skimage.measure import label, regionprops
 
-from unetcam.analysis import connected_components
+from unetcam.morphology import connected_components, label_components
 
 
 def check(masks: np.ndarray) -> None:
@@ -101,3 +102,24 @@ def test_the_order_of_the_masks_is_the_order_of_the_answers(order: list[int]) ->
     shuffled = connected_components(masks[order])
     assert torch.equal(shuffled.count, whole.count[order])
     assert torch.equal(shuffled.centroid, whole.centroid[order])
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=4, min_side=1, max_side=9)),
+)
+def test_labels_partition_as_scipy_does_and_count_in_raster_order(masks: np.ndarray) -> None:
+    found = label_components(torch.from_numpy(masks)).numpy()
+    for labels, mask in zip(found, masks, strict=True):
+        wanted, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
+        assert labels.max() == count
+        assert np.array_equal(labels > 0, mask)
+        pairs = {*zip(labels.ravel().tolist(), wanted.ravel().tolist(), strict=True)} - {(0, 0)}
+        assert len(pairs) == count
+        firsts = [np.flatnonzero(labels == label + 1)[0] for label in range(count)]
+        assert firsts == sorted(firsts)
+
+
+def test_labels_of_long_winding_shapes_are_one() -> None:
+    mask = torch.from_numpy(np.stack([spiral(65), np.zeros((65, 65), bool), spiral(65).T[::-1]]))
+    assert torch.equal(label_components(mask), mask.long())

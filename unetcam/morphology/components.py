@@ -95,6 +95,79 @@ def _roots(count: int, first: Tensor, second: Tensor) -> Tensor:
             label, jumped = jumped, jumped[jumped]
 
 
+@dataclass(frozen=True)
+class _Runs:
+    """The runs of True pixels along the lines of R masks, and what they make up together.
+
+    Attributes
+    ----------
+    start, length : Tensor
+        ``(N,)`` int64: the first pixel, counted through all masks, and the number of pixels.
+    root : Tensor
+        ``(N,)`` int64: the first run in raster order of each run's component.
+    at : Tensor
+        ``(R * pixels,)`` int32: the last run that begins at or before a pixel, -1 before the first.
+    """
+
+    start: Tensor
+    length: Tensor
+    root: Tensor
+    at: Tensor
+
+    @property
+    def is_root(self) -> Tensor:
+        return self.root == torch.arange(len(self.root), device=self.root.device)
+
+
+def _runs(mask: Tensor) -> _Runs:
+    along = (0,) * (mask.ndim - 2)
+    starting = (mask & ~_shifted(mask, (*along, -1))).flatten()
+    start = starting.nonzero()[:, 0]
+    end = (mask & ~_shifted(mask, (*along, 1))).flatten().nonzero()[:, 0]
+    at = starting.cumsum(0, dtype=torch.int32) - 1
+    return _Runs(start, end - start + 1, _roots(len(start), *_edges(mask, at)), at)
+
+
+def label_components(mask: Tensor) -> Tensor:
+    """Number the components of each of a batch of masks.
+
+    Pixels that share a face, an edge or a corner are connected, as in
+    :func:`connected_components`.
+
+    Parameters
+    ----------
+    mask : Tensor
+        ``(R, H, W)`` or ``(R, D, H, W)``, bool, any device.
+
+    Returns
+    -------
+    Tensor
+        Shape and device of the mask, int64: 0 outside; in each mask its components count from 1
+        in the raster order of their first pixels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.tensor([[[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]]]).bool()
+    >>> label_components(mask)
+    tensor([[[1, 1, 0, 0],
+             [0, 0, 1, 0],
+             [0, 0, 0, 0],
+             [2, 0, 0, 0]]])
+    """
+    mask = mask.contiguous()
+    runs = _runs(mask)
+    if len(runs.start) == 0:
+        return torch.zeros_like(mask, dtype=torch.int64)
+    is_root = runs.is_root
+    row = runs.start // mask[0].numel()
+    of_row = torch.zeros(len(mask), dtype=torch.int64, device=mask.device)
+    of_row.scatter_add_(0, row, is_root.long())
+    before = of_row.cumsum(0) - of_row
+    number = is_root.cumsum(0)[runs.root] - before[row]
+    return torch.where(mask, number[runs.at.clamp(min=0).long()].view(mask.shape), 0)
+
+
 def connected_components(mask: Tensor) -> Components:
     """Count, size and place of the components of a batch of masks.
 
@@ -137,20 +210,14 @@ def connected_components(mask: Tensor) -> Components:
     dims = len(spatial)
     device = mask.device
     mask = mask.contiguous()
-    along = (0,) * (dims - 1)
-    starting = (mask & ~_shifted(mask, (*along, -1))).flatten()
-    start = starting.nonzero()[:, 0]
-    end = (mask & ~_shifted(mask, (*along, 1))).flatten().nonzero()[:, 0]
-    runs = start.shape[0]
+    found = _runs(mask)
+    start, length, root, is_root = found.start, found.length, found.root, found.is_root
+    runs = len(start)
     zero = torch.zeros(rows, dtype=torch.int64, device=device)
     if runs == 0:
         nowhere = torch.full((rows, dims), torch.nan, dtype=torch.float64, device=device)
         return Components(zero, zero, zero, nowhere)
 
-    run_of = starting.cumsum(0, dtype=torch.int32) - 1
-    root = _roots(runs, *_edges(mask, run_of))
-    is_root = root == torch.arange(runs, device=device)
-    length = end - start + 1
     row = start // mask[0].numel()
     size = torch.zeros_like(start).scatter_add_(0, root, length)
 

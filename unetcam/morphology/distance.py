@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unetcam.analysis.checks import MeasureError
+from unetcam.errors import MeasureError
 
 _BLOCK_CPU = 1 << 18
 _BLOCK_CUDA = 1 << 25

@@ -1,4 +1,4 @@
-"""What each target explains, and what it says where it can't."""
+"""Scores over the image, over masks and over what is predicted, and what they say without any."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.networks import UNet, seeded
 from unetcam import UNetCAM
 from unetcam.errors import TargetError
 from unetcam.targets import (
+    Box,
     ClassScore,
     Pixel,
     PredictedRegion,
@@ -123,6 +124,13 @@ def test_a_class_that_is_absent_gives_nan_and_never_a_hit() -> None:
         (Pixel(0, y=16, x=0), r"lies outside the logits, which have the size \(16, 16\)"),
         (Pixel(0, y=-1, x=0), "lies outside"),
         (Pixel(0, y=1, x=1, z=1), "has 3 coordinates, but the logits have 2"),
+        (
+            Box(0, y=(0, 17), x=(0, 1)),
+            r"reaches outside the logits.* \(16, 16\)",
+        ),
+        (Box(0, y=(0, 1), x=(0, 1), z=(0, 1)), "has 3 ranges, but the logits have 2 .* y and x"),
+        (ClassScore(0, within=np.ones((8, 8))), r"shape \(8, 8\), but the logits need \(16, 16\)"),
+        (ClassScore(0, within=ClassScore(9)), "asks for class 9"),
     ],
 )
 def test_a_target_that_does_not_fit_says_so(target: Target, message: str) -> None:
@@ -145,6 +153,90 @@ def test_no_target_at_all_and_an_unknown_scale_are_mistakes() -> None:
         UNetCAM(UNet(1, 3), ["up4"])(torch.rand(1, 1, 16, 16), [])
     with pytest.raises(TargetError, match="on='logit' is no scale"):
         ClassScore(0, on="logit")  # type: ignore[arg-type]
+
+
+def test_a_box_is_a_slice() -> None:
+    torch.testing.assert_close(
+        value(Box(1, y=(1, 3), x=(2, 7))), LOGITS[:, 1, 1:3, 2:7].mean((1, 2))
+    )
+    volume = LOGITS.view(2, 3, 5, 7, 1).expand(2, 3, 5, 7, 4)
+    torch.testing.assert_close(
+        value(Box(0, z=(0, 2), y=(6, 7), x=(0, 4), on="probability"), volume),
+        volume.softmax(1)[:, 0, 0:2, 6:7].mean((1, 2, 3)),
+    )
+    assert Box(1, y=(1, 3), x=(2, 7)).name == "class 1 in box y 1:3 x 2:7"
+    for wrong in ((3, 3), (4, 2), (-1, 2)):
+        with pytest.raises(TargetError, match="holds no pixel"):
+            Box(0, y=wrong, x=(0, 1))
+    for wrong in (3, (1,), (1, 2, 3), ("a", "b")):
+        with pytest.raises(TargetError, match="is no range of a box"):
+            Box(0, y=(0, 1), x=wrong)
+
+
+def test_any_region_narrows_to_that_of_another() -> None:
+    """The score of one class, over what is predicted as another, inside a mask."""
+    predicted = LOGITS.argmax(1) == 2
+    target = PredictedRegion(2, within=MASK)
+    for narrowed in (target, Region(2, MASK, within=PredictedRegion(2))):
+        assert torch.equal(narrowed.pixels(LOGITS), predicted & MASK)
+    for image in range(2):
+        expected = LOGITS[image, 0, predicted[image] & MASK].mean()
+        torch.testing.assert_close(value(ClassScore(0, within=target))[image], expected)
+    nested = ClassScore(1, within=Box(0, y=(0, 3), x=(0, 7), within=target))
+    rows = torch.zeros(5, 7, dtype=torch.bool)
+    rows[:3] = True
+    assert torch.equal(nested.pixels(LOGITS), predicted & MASK & rows)
+    assert target.name == "predicted region of class 2 within a region"
+    assert ClassScore(1, within=Pixel(0, y=1, x=2)).name == "class 1 within pixel (1, 2)"
+
+
+def test_where_nothing_is_left_there_is_no_map_and_no_mistake() -> None:
+    nothing = torch.zeros(16, 16)
+    cam = UNetCAM(seeded(UNet(1, 3)), ["up4"])
+    wanted = [ClassScore(0, within=nothing), Region(1, torch.ones(16, 16), within=nothing)]
+    assert cam(torch.rand(1, 1, 16, 16), wanted)["up4"].isnan().all()
+
+
+def test_a_multi_label_head_predicts_each_channel_by_its_sign() -> None:
+    for image in range(2):
+        region = LOGITS[image, 1] > 0
+        target = PredictedRegion(1, head="sigmoid", on="probability")
+        expected = LOGITS[image, 1, region].sigmoid().mean()
+        torch.testing.assert_close(value(target)[image], expected)
+        assert target.score(LOGITS).channel == 1
+    single = LOGITS[:, :1]
+    for c in (0, 1):
+        one, other = (value(PredictedRegion(c, head=h), single) for h in ("softmax", "sigmoid"))
+        assert torch.equal(one, other)
+
+
+def test_the_prediction_is_made_anew_when_the_logits_change() -> None:
+    logits = LOGITS.clone()
+    before = PredictedRegion(0).pixels(logits)
+    logits[:, 0] += 100
+    assert not before.all()
+    assert PredictedRegion(0).pixels(logits).all()
+    with torch.inference_mode():
+        inside = LOGITS + 0
+        assert torch.equal(PredictedRegion(0).pixels(inside), before)
+
+
+def test_targets_are_equal_where_all_they_are_made_of_is() -> None:
+    same = [Region(1, MASK), Region(1, MASK.clone()), Region(1, MASK.numpy())]
+    assert len({*same}) == 1
+    others = [Region(2, MASK), Region(1, ~MASK), Region(1, MASK[:4]), TruthRegion(1, MASK)]
+    others += [Region(1, MASK, on="probability"), Region(1, MASK, within=MASK), ClassScore(1)]
+    assert len({same[0], *others}) == 1 + len(others)
+    assert Region(1, MASK, within=MASK) == Region(1, MASK, within=MASK.clone())
+    assert ClassScore(1) != "class 1"
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (3, 1)], ids=["two classes", "one channel"])
+def test_a_classifiers_logits_are_a_map_of_one_pixel(shape: tuple[int, int]) -> None:
+    logits = torch.randn(shape, generator=torch.manual_seed(0))
+    torch.testing.assert_close(value(ClassScore(1), logits), logits[:, -1])
+    predicted = PredictedRegion(1).score(logits)
+    assert torch.equal(predicted.defined, predict(logits) == 1)
 
 
 def test_targets_are_frozen_values_with_names() -> None:

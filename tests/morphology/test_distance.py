@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from unetcam.analysis import MeasureError, distance_transform
-from unetcam.analysis.distance import largest_square, squared_distance
+from unetcam.errors import MeasureError
+from unetcam.morphology import distance_transform
+from unetcam.morphology.distance import largest_square, squared_distance
 
 
 def scipy_distance(mask: np.ndarray) -> np.ndarray:
@@ -77,5 +78,5 @@ def test_working_in_blocks_changes_nothing(
 ) -> None:
     masks = torch.rand(shape, generator=torch.Generator().manual_seed(2)) > 0.95
     whole = squared_distance(masks, 9, spatial_dims=len(shape) - 1)
-    monkeypatch.setattr("unetcam.analysis.distance._BLOCK_CPU", block)
+    monkeypatch.setattr("unetcam.morphology.distance._BLOCK_CPU", block)
     assert torch.equal(squared_distance(masks, 9, spatial_dims=len(shape) - 1), whole)

@@ -1,0 +1,123 @@
+"""Whole volumes for 3-D networks, and maps that lie where the volume lies."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetcam.data.files import is_nrrd
+from unetcam.data.picture import Pixels
+from unetcam.data.volumes import Volume
+from unetcam.errors import DataError
+
+AS_STORED: Final = "file"
+"""The orientation that leaves the axes of the file as they are."""
+
+_OPPOSITES = ("LR", "PA", "IS")
+
+
+@dataclass(frozen=True, eq=False)
+class WholeVolume:
+    """A volume with its axes in a known order, and the way back to the file's own voxels.
+
+    Attributes
+    ----------
+    values : ndarray, (D, H, W, C)
+        As the file has them, along the axes of the orientation that was asked for.
+    """
+
+    values: Pixels
+    _volume: Volume
+    _back: NDArray[np.float64]
+    _suffix: str
+
+    @property
+    def suffix(self) -> str:
+        """What a file of maps ends in: ``.nrrd`` or ``.nii.gz``, as the volume's own kind."""
+        return self._suffix
+
+    def encoded(self, maps: NDArray[Any]) -> bytes:
+        """A file of a map or of labels (D, H, W) for the voxels of the volume, of their type.
+
+        It has the file's own order of axes, spacing and place, so that a viewer lays it over the
+        volume.
+        """
+        turned = _orientations().apply_orientation(maps, self._back)
+        stored = np.ascontiguousarray(turned)
+        image: Any = self._volume.image
+        if self._suffix == ".nrrd":
+            encoded: bytes = image.beside(stored)
+            return encoded
+        header = image.header.copy()
+        header.set_data_dtype(stored.dtype)
+        # What tells how to show the volume's values, or what they mean, says nothing of a map's.
+        for name in ("cal_max", "cal_min", "intent_code"):
+            header[name] = 0
+        made = type(image)(stored, image.affine, header)
+        return gzip.compress(made.to_bytes(), mtime=0)
+
+
+def read_whole(path: Path, orientation: str = "RAS") -> WholeVolume:
+    """Read a whole volume.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.nii``, ``.nii.gz`` or ``.nrrd`` file.
+    orientation : str
+        Where the three axes shall run to, as in ``"RAS"``: right, anterior (front), superior
+        (up), or L, P and I for the other way; in any order. ``"file"`` leaves the axes as they
+        are stored. Oblique axes are taken for the nearest; no voxel is interpolated.
+
+    Returns
+    -------
+    WholeVolume
+
+    Raises
+    ------
+    DataError
+        If the volume can't be read, or for an orientation that is none.
+    """
+    check_orientation(orientation)
+    volume = Volume(path)
+    known = _orientations()
+    stored = wanted = known.io_orientation(volume.image.affine)
+    if orientation != AS_STORED:
+        wanted = known.axcodes2ornt(tuple(orientation.upper()))
+    turn, back = known.ornt_transform(stored, wanted), known.ornt_transform(wanted, stored)
+    values = np.ascontiguousarray(known.apply_orientation(volume.whole(), turn))
+    suffix = ".nrrd" if is_nrrd(path) else ".nii.gz"
+    return WholeVolume(values, volume, back, suffix)
+
+
+def _orientations() -> Any:
+    """What nibabel knows of orientations; that it is installed was seen as the volume opened."""
+    from nibabel import orientations
+
+    return orientations
+
+
+def check_orientation(orientation: str) -> None:
+    """Raise a :class:`~unetcam.errors.DataError` for an orientation that is none.
+
+    Examples
+    --------
+    >>> check_orientation("SPL")
+    >>> check_orientation("RAL")
+    Traceback (most recent call last):
+    ...
+    unetcam.errors.DataError: 'RAL' is no orientation: give three letters, one of L and R, one of
+    P and A and one of I and S, as in RAS, or 'file' for the axes as they are stored
+    """
+    letters = orientation.upper()
+    axes = sorted("".join(pair) for pair in _OPPOSITES for one in letters if one in pair)
+    if orientation != AS_STORED and (len(letters) != 3 or axes != sorted(_OPPOSITES)):
+        raise DataError(
+            f"'{orientation}' is no orientation: give three letters, one of L and R, one of P and "
+            "A and one of I and S, as in RAS, or 'file' for the axes as they are stored"
+        )

@@ -1,0 +1,109 @@
+"""Maps that keep their graph, so that they can stand in a loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unetcam.engine.backwards import Reduction
+from unetcam.engine.layout import Layout
+from unetcam.engine.run import Collected, Run
+from unetcam.engine.state import preserved
+from unetcam.engine.taps import Taps, check_output
+from unetcam.engine.tensors import at_least_single, require_finite, undefined_to_nan
+from unetcam.errors import LayerError
+
+
+class _OpenTaps(Taps):
+    """Taps that leave an activation where it is in the graph.
+
+    Attributes
+    ----------
+    entered : dict of str to Tensor
+        What flows on from each layer, as the layer gave it.
+    layouts : dict of str to Layout or None
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.layers, _unused)
+        self.entered: dict[str, Tensor] = {}
+        self.layouts: dict[str, Layout | None] = {}
+
+    def _tap(self, name: str, output: Any, layout: Layout | None, *, inplace: bool) -> Tensor:
+        check_output(name, output, layout)
+        if inplace:
+            raise LayerError(
+                f"The layer '{name}' works in place, so that its gradient can't be told from that "
+                "of what it changed: name the module that holds it, or build it with inplace=False."
+            )
+        given: Tensor = output
+        fresh = given.clone() if given.requires_grad else given.detach().requires_grad_()
+        self.entered[name], self.layouts[name] = fresh, layout
+        self.activations[name] = fresh if layout is None else layout.to_map(fresh)
+        # What is behind may work in place on what it is given.
+        return fresh.clone()
+
+
+def differentiate(run: Run, method: Reduction) -> Collected:
+    """Explain by whole backwards that are themselves differentiable.
+
+    The maps, and the logits, are functions of the parameters that require a gradient, and of the
+    images where they do. The network evaluates, as for any explanation; parameters are not frozen.
+
+    Parameters
+    ----------
+    run : Run
+    method : Reduction
+
+    Returns
+    -------
+    Collected
+        With maps and logits that have a graph.
+
+    Raises
+    ------
+    LayerError
+        For a layer that the forward never reaches, that no gradient reaches, or that works in
+        place.
+    NumericalError
+        For NaN or infinity.
+    """
+    taps = _OpenTaps(run)
+    with preserved(run.model, frozen=False), taps:
+        logits = run.output(run.model(run.images.as_subclass(Tensor)))
+        taps.seal()
+        names = tuple(run.layers)
+        activations = {name: at_least_single(taps.activations[name]) for name in names}
+        entered = [taps.entered[name] for name in names]
+        with torch.autocast(logits.device.type, enabled=False):
+            scores = run.score(at_least_single(logits))
+            statistics: dict[str, list[Tensor]] = {name: [] for name in names}
+            for score in scores:
+                gradients = torch.autograd.grad(
+                    score.value.sum(), entered, create_graph=True, allow_unused=True
+                )
+                for name, gradient in zip(names, gradients, strict=True):
+                    if gradient is None:
+                        raise LayerError(
+                            f"No gradient comes from the logits to the layer '{name}': choose a "
+                            "layer on the way to the output that is explained (find_layers lists "
+                            "them)."
+                        )
+                    layout = taps.layouts[name]
+                    whole = gradient if layout is None else layout.to_map(gradient)
+                    reduced = method.reduce(activations[name], at_least_single(whole))
+                    statistics[name].append(reduced)
+            defined = torch.stack([score.defined for score in scores], dim=1)
+            stacked = {name: torch.stack(values, dim=1) for name, values in statistics.items()}
+            require_finite(run.images, activations, logits, stacked)
+            maps = {
+                name: undefined_to_nan(method.combine(activations[name], stacked[name]), defined)
+                for name in names
+            }
+        return Collected(logits, maps, defined)
+
+
+def _unused(name: str, activation: Tensor, gradient: Tensor) -> None:
+    """Gradients are asked for, and not met on the way."""

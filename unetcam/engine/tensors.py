@@ -1,0 +1,68 @@
+"""Small questions about tensors that several files of the engine ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from unetcam.errors import NumericalError
+
+
+def at_least_single(tensor: Tensor) -> Tensor:
+    """The tensor in single precision, or as it is in double."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def plain_images(images: Tensor, *, channels_last: bool = False) -> Tensor:
+    """Images that can take part in a graph, whatever the caller's are."""
+    # A subclass would turn what flows into views of itself; an inference tensor of the caller's
+    # can't take part in a graph.
+    images = images.as_subclass(Tensor)
+    images = images.clone() if images.is_inference() else images.detach()
+    if channels_last and images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return images
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message.
+
+    >>> listed(["up1", "up2"])
+    "'up1', 'up2'"
+    """
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def undefined_to_nan(maps: Tensor, defined: Tensor) -> Tensor:
+    """Maps (B, T or 1, *spatial) with NaN for the targets that don't exist in the image."""
+    absent = ~defined.view(*defined.shape, *[1] * (maps.ndim - 2))
+    return maps.masked_fill(absent, torch.nan)
+
+
+@torch.no_grad()
+def require_finite(
+    images: Tensor,
+    activations: Mapping[str, Tensor],
+    logits: Tensor,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Name the first place on the way of the data that is not finite; the device waits once.
+
+    Raises
+    ------
+    NumericalError
+    """
+    places = [("the input images", images)]
+    places += [(f"the activation of layer '{name}'", value) for name, value in activations.items()]
+    places += [("the logits", logits)]
+    gradients = (statistics or {}).items()
+    places += [(f"the gradient at layer '{name}'", value) for name, value in gradients]
+    finite = torch.stack([torch.isfinite(value).all() for _, value in places]).tolist()
+    for (place, _), fine in zip(places, finite, strict=True):
+        if not fine:
+            raise NumericalError(
+                f"NaN or infinity in {place}: check the preprocessing and the checkpoint, or run "
+                "without half precision."
+            )

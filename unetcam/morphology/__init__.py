@@ -1,0 +1,18 @@
+"""Shapes of masks, on the device: components, exact distances and bands along contours."""
+
+from __future__ import annotations
+
+from unetcam.morphology.bands import contour_bands, default_width
+from unetcam.morphology.components import Components, connected_components, label_components
+from unetcam.morphology.distance import distance_transform, largest_square, squared_distance
+
+__all__ = [
+    "Components",
+    "connected_components",
+    "contour_bands",
+    "default_width",
+    "distance_transform",
+    "label_components",
+    "largest_square",
+    "squared_distance",
+]
