@@ -103,7 +103,7 @@ def comparisons() -> list[Comparison]:
         ("layercam", _CAMS.LayerCAM),
     ]
     xgrad, score = pytorch_grad_cam.XGradCAM, pytorch_grad_cam.ScoreCAM
-    ablation = pytorch_grad_cam.AblationCAM
+    ablation = partial(pytorch_grad_cam.AblationCAM, batch_size=8)
     pieces = "raw, with the same superpixels and draws"
     return [
         *(Comparison(name, pgc, _scaled(name, peer)) for name, peer in scaled),

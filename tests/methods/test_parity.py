@@ -143,7 +143,18 @@ def named(found: Sequence[Comparison]) -> list[str]:
     return [f"{one.method}-{one.peer}" for one in found]
 
 
-@pytest.mark.parametrize("comparison", comparisons(), ids=named(comparisons()))
+#: Both run through captum here and there, and are held against it in test_surrogate.py as well.
+SLOW = ("lime", "kernelshap")
+
+
+@pytest.mark.parametrize(
+    "comparison",
+    [
+        pytest.param(one, marks=pytest.mark.slow if one.method in SLOW else ())
+        for one in comparisons()
+    ],
+    ids=named(comparisons()),
+)
 def test_a_shared_method_gives_the_peers_map(comparison: Comparison) -> None:
     """On three architectures, with a region target; tolerances stand with the comparisons."""
     differences = list(comparison.differences())
