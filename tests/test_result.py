@@ -83,3 +83,10 @@ def test_an_unknown_layer_or_scale_is_named() -> None:
         made()["up"]
     with pytest.raises(ValueError, match="by='batch' is no scale"):
         made().scaled("batch")  # type: ignore[arg-type]
+
+
+def test_a_classifiers_maps_need_a_size() -> None:
+    result = CAMResult(torch.zeros(1, 2, 1, 1), (), {"conv": torch.ones(1, 2, 4, 4)}, "gradcam")
+    with pytest.raises(ValueError, match="one pixel"):
+        result.resized()
+    assert result.resized((8, 8))["conv"].shape == (1, 2, 8, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -87,14 +88,25 @@ class CAMResult:
         Parameters
         ----------
         size : sequence of int, optional
-            The spatial size; the logits' by default.
+            The spatial size; the logits' by default. A classifier's logits are one pixel, and so
+            it must be given.
 
         Returns
         -------
         CAMResult
             Maps of (B, T, *size): bilinear in 2-D and trilinear in 3-D, ``align_corners=False``.
+
+        Raises
+        ------
+        ValueError
+            For a classifier's result without a size.
         """
         target = tuple(self.logits.shape[2:] if size is None else size)
+        if size is None and math.prod(target) == 1:
+            raise ValueError(
+                "The logits are one pixel, which is no size for maps: give the image's, as in "
+                "resized(images.shape[2:])."
+            )
         return self._each(lambda name, maps: _resized(maps, target))
 
     def scaled(self, by: Sharing = "map") -> CAMResult:

@@ -25,7 +25,11 @@ def layers(
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """List a network's layers: name, stage, stride, channels, size and where skips enter."""
+    """List a network's layers: name, stage, stride, channels, size and where skips enter.
+
+    Below the table the network is drawn as a U: the encoder on the left, and on the right what is
+    explained, deepest first.
+    """
     size_read = options.read_size(size)
     with RichProgress(json) as progress:
         progress.step("loading")
@@ -55,4 +59,4 @@ def layers(
             }
         )
     else:
-        print(network.table)
+        print(f"{network.table}\n\n{network.table.drawn()}")
