@@ -18,7 +18,7 @@ from benchmark_plots import curves
 from benchmark_timing import Setting, Task, Work, alternate, goal, ratio, seconds, table, times_as
 from torch import Tensor
 
-import unetcam.cam as cam_room
+import unetcam.network as network_room
 from unetcam import UNetCAM
 from unetcam.engine import Run, backwards, convolution, gradients
 from unetcam.engine.convolution import Branch, Plan
@@ -130,7 +130,7 @@ def without_channels_last(reached: Reached) -> Iterator[None]:
         reached.append("channels last")
         return replace(Run(*args, **kwargs), channels_last=False)
 
-    with patch.object(cam_room, "Run", plain):
+    with patch.object(network_room, "Run", plain):
         yield
 
 

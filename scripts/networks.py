@@ -77,6 +77,7 @@ head, which makes the logits.
 | `"up3:skip"` | the tensor that enters the stage by its skip |
 | `"up3:path"` | the tensor that comes by the upsampling path |
 | `"conv#2"` | the second run of a module that runs several times in a forward |
+| `"conv#2:skip"` | both together |
 
 - **Parts** of a stage are taken as they enter the operation that joins them, a concatenation or a
   sum. Several skips are `"up3:skip1"`, `"up3:skip2"` and so on; the table lists them as `parts`.
@@ -102,6 +103,7 @@ CAVEATS = """\
 
 - A module that processes the encoder's deepest map, as `encoder10` of SwinUNETR, `decoder.center`
   of MAnet or the pyramid of FPN and UPerNet, runs behind the encoder and counts as the decoder's.
+- A module or activation that serves several stages is named by its runs, as `act#4`.
 - MONAI's UNet joins a skip *behind* a stage's last module and upsamples in its head, so the
   explained layer is what is joined, and not the concatenation: `:skip` and `:path` are its parts.
 - Where a function makes a stage's last map, the first module that takes it on at its size is

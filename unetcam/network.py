@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -156,11 +157,10 @@ class Network:
 
     def _clearly(self, inputs: Inputs, run: Callable[[], T]) -> T:
         """What a run gives, after a traced one where something can't be told without."""
-        try:
+        with suppress(UnclearError):
             return run()
-        except UnclearError:
-            self._seen = self._see(inputs)
-            return run()
+        self._seen = self._see(inputs)
+        return run()
 
     def _logits(self, returned: Any, images: Tensor) -> Tensor:
         if self._output is None:

@@ -25,7 +25,8 @@ def scoring_of(
     def score(logits: Tensor, reference: Tensor | None = None) -> list[Score]:
         explained[:] = chosen(targets, logits if reference is None else reference)
         check_targets(explained, logits)
-        return [target.score(logits, reference) for target in explained]
+        held = () if reference is None else (reference,)
+        return [target.score(logits, *held) for target in explained]
 
     return explained, score
 

@@ -105,7 +105,7 @@ def raising_forward(model: nn.Module) -> Callable[[], Any]:
 def raising_target(model: nn.Module) -> Callable[[], Any]:
     @dataclass(frozen=True)
     class Explosive(ClassScore):
-        def score(self, logits: Tensor) -> Any:
+        def score(self, logits: Tensor, reference: Tensor | None = None) -> Any:
             raise RuntimeError("target")
 
     return lambda: UNetCAM(model, ["up1", "up2"])(IMAGES, [ClassScore(0), Explosive(1)])

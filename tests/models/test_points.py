@@ -160,6 +160,44 @@ def test_each_run_of_a_module_can_be_named(method: str, shortcuts: bool) -> None
         torch.testing.assert_close(alone[name], together[name], rtol=1e-9, atol=1e-12)
 
 
+class Tied(nn.Module):
+    """One decoder block and one activation for all stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = nn.ModuleList(nn.Conv2d(c, 4, 3, padding=1) for c in (1, 4, 4))
+        self.dec, self.act = nn.Conv2d(8, 4, 3, padding=1), nn.LeakyReLU()
+        self.out = nn.Conv2d(4, 2, 1)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        a = self.act(self.enc[0](x))
+        b = self.act(self.enc[1](F.max_pool2d(a, 2)))
+        c = self.act(self.enc[2](F.max_pool2d(b, 2)))
+        d = self.act(self.dec(torch.cat([b, F.interpolate(c, scale_factor=2)], dim=1)))
+        e = self.act(self.dec(torch.cat([a, F.interpolate(d, scale_factor=2)], dim=1)))
+        return [d, e, self.out(e)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x)[-1]
+
+
+@EVERY_WAY
+def test_stages_of_one_module_are_its_runs(method: str, shortcuts: bool) -> None:
+    model = seeded(Tied()).double()
+    table = find_layers(model, IMAGES)
+    assert table.decoder == ("act#4", "act#5")
+    assert [layer.skips for layer in table if layer.stage == "decoder"] == [("act#2",), ("act#1",)]
+    *maps, logits = model.maps(IMAGES)
+    result = UNetCAM(model, method=method, shortcuts=shortcuts)(IMAGES, ClassScore(1))
+    for layer, activation in zip(table.decoder, maps, strict=True):
+        expected = by_hand(activation, gradient_of(logits, activation), method)
+        torch.testing.assert_close(result[layer][:, 0], expected, rtol=1e-9, atol=1e-12)
+    part = explain(model, ["act#5:path"], method, shortcuts=shortcuts)
+    assert part["act#5:path"].shape == (2, 1, 16, 24)
+    with pytest.raises(LayerError, match="'act#3' has no part 'skip'"):
+        UNetCAM(model, ["act#3:skip"])(IMAGES)
+
+
 def test_a_module_that_runs_several_times_asks_for_one_run() -> None:
     model = Recurrent().double()
     with pytest.raises(LayerError, match=r"more than once .* as 'conv#1' or 'conv#2'"):

@@ -104,7 +104,7 @@ def statistics_by_backwards(
 
     def explained(targets: Sequence[int]) -> tuple[Tensor, ...]:
         nonlocal together
-        found = seeds.of(targets)
+        found = seeds.of(targets, outside_matters=not head.is_known)
         head.restrict(found.channels)
         if len(targets) > 1 and together:
             dims = (0, None if found.factors is None else 0)

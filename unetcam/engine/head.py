@@ -24,6 +24,11 @@ class Head:
     def __init__(self, plan: Plan | None) -> None:
         self._plan = plan
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a backward reads no more of its seed than the channels it is restricted to."""
+        return self._plan is not None
+
     def restrict(self, channels: slice) -> None:
         """The next backward touches these channels of the logits only."""
         if self._plan is not None:
@@ -66,7 +71,8 @@ class UnitSeeds:
     def __len__(self) -> int:
         return self._inputs
 
-    def of(self, targets: Sequence[int]) -> Seeded:
+    def of(self, targets: Sequence[int], *, outside_matters: bool = True) -> Seeded:
+        """The seeds of some of them by their numbers."""
         return self._seeds.of_means(targets)
 
 

@@ -78,9 +78,19 @@ class Seeds:
             seeds[place, :, channel] = 1 / self.pixels
         return self._finished(seeds, slice(min(channels), max(channels) + 1))
 
-    def of(self, targets: Sequence[int]) -> Seeded:
-        """The seeds of some targets by their numbers."""
+    def of(self, targets: Sequence[int], *, outside_matters: bool = True) -> Seeded:
+        """The seeds of some targets by their numbers.
+
+        Where what stands outside the `channels` of the result does not matter, the mean of a
+        channel over all pixels is one number and takes no memory.
+        """
         scores = [self._scores[target] for target in targets]
+        if len(scores) == 1 and not outside_matters and not self._halved:
+            (score,) = scores
+            if score.everywhere and score.channel is not None:
+                one = self._leaf.detach().new_full((), 1 / self.pixels).to(self._dtype)
+                channels = slice(score.channel, score.channel + 1)
+                return Seeded(one.expand(1, *self._leaf.shape), None, channels)
         found = [
             torch.autograd.grad(
                 score.value.sum(), self._leaf, retain_graph=True, materialize_grads=True

@@ -99,7 +99,7 @@ def _parsed(name: str, modules: dict[str, nn.Module]) -> Address | None:
     for wrapper in _WRAPPERS:
         if name.startswith(wrapper):
             return _parsed(name.removeprefix(wrapper), modules)
-    matched = re.fullmatch(r"(.+?)(?:#([1-9]\d*)|:([a-z]+\d*))", name)
+    matched = re.fullmatch(r"(.+?)(?:#([1-9]\d*))?(?::([a-z]+\d*))?", name)
     if matched is None or matched[1] not in modules:
         return None
     return Address(name, matched[1], int(matched[2]) - 1 if matched[2] else None, matched[3])
@@ -200,10 +200,11 @@ def see(
 def _entering(model: nn.Module, address: Address, table: LayerTable) -> Point:
     part = table.parts.get(address.name)
     if part is None:
-        there = [name for name in table.parts if name.startswith(f"{address.module}:")]
+        layer = address.name.removesuffix(f":{address.part}")
+        there = [name for name in table.parts if name.startswith(f"{layer}:")]
         listed = " or ".join(f"'{name}'" for name in there)
         hint = f"it has {listed}." if there else "no skip was seen to join there."
-        raise LayerError(f"The layer '{address.module}' has no part '{address.part}': {hint}")
+        raise LayerError(f"The layer '{layer}' has no part '{address.part}': {hint}")
     module = model.get_submodule(part.module)
     layout = None if part.layout.is_map else part.layout
     return Point(module, part.run, layout, part.entry)

@@ -20,7 +20,7 @@ class LayerInfo:
     Attributes
     ----------
     name : str
-        As in ``model.named_modules()``.
+        As in ``model.named_modules()``; ``"conv#2"`` is a module's second run of several.
     stage : {"encoder", "bottleneck", "decoder", "head"}
     stride : int
         Input pixels per pixel of its map.

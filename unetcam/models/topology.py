@@ -86,9 +86,18 @@ class _Topology:
         self.maker, features = self._head(self.logits)
         self.way, self.blocks = self.ways.to(features)
         self.runs = Counter(call.name for call in self.calls)
-        self.layers = [
-            call for call in self.calls if call.name and call.single and self.runs[call.name] == 1
-        ]
+        self.layers = [call for call in self.calls if call.name and call.single]
+        self.names = self._names()
+
+    def _names(self) -> dict[Call, str]:
+        """What each run of a module is called: of several, by its place among them."""
+        names: dict[Call, str] = {}
+        counts: Counter[str] = Counter()
+        for call in sorted(self.calls, key=lambda call: call.start):
+            counts[call.name] += 1
+            place = f"#{counts[call.name]}" if self.runs[call.name] > 1 else ""
+            names[call] = f"{call.name}{place}"
+        return names
 
     # -- the head ----------------------------------------------------------------------------
 
@@ -142,7 +151,7 @@ class _Topology:
                 continue
             if stage == "bottleneck" and 0 < self.ways.encoded <= call.start:
                 stage = "decoder"
-            parts = {f"{call.name}:{part}": at for part, at in self._parts(nodes).items()}
+            parts = {f"{self.names[call]}:{part}": at for part, at in self._parts(nodes).items()}
             rows.append(self._row(call, stage, call.outputs[0], self._skips(nodes, call), parts))
             entries |= parts
         if rows and not any(row.stage == "decoder" for row in rows):
@@ -248,7 +257,7 @@ class _Topology:
                 and not (layer.start <= call.start and call.end <= layer.end)
             ]
             if givers:
-                return min(givers, key=lambda call: call.depth).name
+                return self.names[min(givers, key=lambda call: call.depth)]
             # Of a map and the gate it is multiplied with, the map is the feature.
             node = max(
                 self.nodes[node].inputs,
@@ -269,7 +278,7 @@ class _Topology:
         parts: Mapping[str, Part],
     ) -> LayerInfo:
         return LayerInfo(
-            call.name,
+            self.names[call],
             stage,
             self.graph.strides[node],
             self.nodes[node].channels,
