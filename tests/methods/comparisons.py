@@ -244,7 +244,8 @@ def departures() -> list[Departure]:
             "eigengradcam",
             pgc,
             _scaled("eigengradcam", pytorch_grad_cam.EigenGradCAM),
-            why="The sign again.",
+            why="The sign again. Ours goes along the sum over the channels, so that what speaks "
+            "for the class is positive.",
         ),
         Departure(
             "scorecam",

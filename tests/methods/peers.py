@@ -336,6 +336,10 @@ def components(case: Case, layer: str, *, times_gradient: bool) -> Tensor:
     for target in case.peer_targets:
         score = torch.stack([target(one) for one in logits]).sum()
         (gradient,) = torch.autograd.grad(score, kept[0], retain_graph=True)
-        features = kept[0] * gradient if times_gradient else kept[0]
-        found.append(first_component(features.detach()))
+        product = (kept[0] * gradient).detach()
+        found.append(
+            first_component(product, along=product.sum(dim=1))
+            if times_gradient
+            else first_component(kept[0].detach())
+        )
     return torch.stack(found, dim=1)

@@ -177,3 +177,14 @@ def test_smoothing_can_be_laid_over_smoothing_and_over_any_method() -> None:
 def test_smoothing_without_a_sample_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Smooth(methods.get("gradcam"), **wrong)
+
+
+def test_eigengradcam_turns_around_with_the_score() -> None:
+    """What speaks for a class speaks against its negation: the component, once with each sign."""
+    generator = torch.Generator().manual_seed(8)
+    activation, gradient = torch.randn(2, 3, 5, 6, 7, generator=generator)
+    method = methods.get("eigengradcam")
+    ours, against = method.reduce(activation, gradient), method.reduce(activation, -gradient)
+    torch.testing.assert_close(ours, -against)
+    along = (ours * (activation * gradient).sum(dim=1)).sum(dim=(1, 2))
+    assert (along > 0).all()

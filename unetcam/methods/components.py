@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 
-def first_component(features: Tensor, *, centred: bool = True) -> Tensor:
+def first_component(
+    features: Tensor, *, centred: bool = True, along: Tensor | None = None
+) -> Tensor:
     """Each pixel's coordinate along the direction in which the pixels vary most.
 
     The pixels are P points in a space of K channels. With :math:`X = U S V^T`, the result is
-    :math:`X v_1`. The sign of a singular vector is arbitrary: the one is taken whose coordinate of
-    largest magnitude is positive (Chung and Ying, *Seg-Eigen-CAM*, Applied Sciences 2025, equation
-    13).
+    :math:`X v_1`. The sign of a singular vector is arbitrary: the one is taken that goes along a
+    given map, and without one that whose coordinate of largest magnitude is positive (Chung and
+    Ying, *Seg-Eigen-CAM*, Applied Sciences 2025, equation 13).
 
     Parameters
     ----------
@@ -21,6 +23,8 @@ def first_component(features: Tensor, *, centred: bool = True) -> Tensor:
     centred : bool
         Whether each channel's mean over the pixels is taken off first, as for a principal
         component.
+    along : Tensor, optional
+        (B, *spatial): the coordinates' product with it, summed over the pixels, is not negative.
 
     Returns
     -------
@@ -44,7 +48,11 @@ def first_component(features: Tensor, *, centred: bool = True) -> Tensor:
     else:
         values, vectors = torch.linalg.eigh(points.mT @ points)
         coordinates = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()
-    return oriented(coordinates).view(len(features), *features.shape[2:]).to(features.dtype)
+    coordinates = oriented(coordinates)
+    if along is not None:
+        against = (coordinates * along.flatten(1)).sum(dim=1, keepdim=True) < 0
+        coordinates = torch.where(against, -coordinates, coordinates)
+    return coordinates.view(len(features), *features.shape[2:]).to(features.dtype)
 
 
 def oriented(maps: Tensor) -> Tensor:

@@ -234,21 +234,19 @@ class GradCAMElementWise(_ElementWeighted):
 class EigenGradCAM(_ElementWeighted):
     """The first principal component of activation times gradient.
 
-    The sign is that of :func:`~unetcam.methods.components.first_component`: the largest magnitude
-    is positive, as the component itself does not say what speaks for and what against the class.
+    The component itself does not say what speaks for and what against the class: the sign is taken
+    that goes along their sum over the channels, the map of HiResCAM before its ReLU.
     """
 
     name = "eigengradcam"
     title = "Eigen-Grad-CAM"
     formula = "relu(X v),  X = G A less each channel's mean, v its first right singular vector"
-    paper = (
-        "Gildenblat, pytorch-grad-cam, 2021, after Muhammad and Yeasin, Eigen-CAM, IJCNN 2020; "
-        "sign after Chung and Ying, Seg-Eigen-CAM, Applied Sciences 2025, equation 13"
-    )
+    paper = "Gildenblat, pytorch-grad-cam, 2021, after Muhammad and Yeasin, Eigen-CAM, IJCNN 2020"
     when = "A cleaner map than HiResCAM's where many channels share one pattern."
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return first_component(activation * gradient)
+        product = activation * gradient
+        return first_component(product, along=product.sum(dim=1))
 
 
 @register
