@@ -319,3 +319,14 @@ def test_mistakes_are_one_sentence() -> None:
         field.region_maps(torch.ones(1, 8, 8), [0])
     with pytest.raises(TargetError, match="2 masks need as many classes, each from 0 to 2"):
         field.region_maps(torch.ones(2, 32, 32), [0, 3])
+
+
+def test_a_halved_networks_field_counts_large_regions() -> None:
+    """Half precision holds no more than 65,504 pixels."""
+    model = seeded(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1)))
+    image = torch.rand(1, 1, 288, 288, generator=torch.manual_seed(8))
+    field = UNetCAM(model.half(), ["1"]).field(image.half())
+    assert field.map(ClassScore(1)).dtype == torch.float32
+    whole = field.region_weights(torch.ones(1, 288, 288), [1])[0]
+    torch.testing.assert_close(whole, field.weights(ClassScore(1)), rtol=1e-3, atol=1e-9)
+    assert (whole != 0).any()

@@ -15,7 +15,7 @@ from unetcam.engine.layout import UnclearError
 from unetcam.engine.points import Point
 from unetcam.engine.run import Scoring
 from unetcam.engine.shifts import Shifts, shift_derivatives
-from unetcam.errors import LayerError, ModelError
+from unetcam.errors import ModelError
 from unetcam.methods import Method
 from unetcam.models.inputs import Inputs, bound, detached, image_of
 from unetcam.models.naming import Choose, Seen, addresses, presumed, see
@@ -133,10 +133,10 @@ class Network:
         wanted = list(self.points(images))[-1] if layer is None else layer
         (address,) = addresses(self.model, [wanted])
         name = address.name
-        if name != address.module:
-            raise LayerError(
-                f"A field is of a whole layer that runs once, and '{name}' is none: use cam(...)."
-            )
+        seen = presumed(self.model, [address], images)
+        if seen is None or seen.points[name].size is not None:
+            seen = see(self.model, [address], images, self._output)
+        module = seen.points[name].whole(name)
         budget = self._memory_budget if memory_budget is None else memory_budget
         return name, self._clearly(
             images,
@@ -144,7 +144,7 @@ class Network:
                 self.model,
                 images,
                 name,
-                self.model.get_submodule(address.module),
+                module,
                 lambda returned: self._logits(returned, images),
                 memory=memory_bytes(budget, images.device),
             ),

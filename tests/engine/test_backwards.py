@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from tests.engine.test_shortcuts import COLOUR, GREY, TOLERANCES, smp_network
 from tests.networks import Nameless, UNet, UNet3d, ValidUNet, seeded
 from unetcam import UNetCAM
 from unetcam.engine import backwards, shifts
+from unetcam.engine.budget import memory_bytes
 from unetcam.errors import MemoryBudgetError
 from unetcam.targets import ClassScore, PredictedRegion, Region, Target
 
@@ -269,7 +271,7 @@ def test_classes_that_outnumber_the_heads_inputs_cost_a_backward_for_each_input(
         assert torch.linalg.norm(ours[layer] - plain[layer]) <= TOLERANCES[
             dtype
         ] * torch.linalg.norm(plain[layer])
-    order = [ClassScore(c) for c in (9, 0, 0, 5, 3)]
+    order = [ClassScore(c) for c in (9, 0, 1, 5, 3)]
     chosen = UNetCAM(model, layers)(images, order)
     torch.testing.assert_close(chosen[layers[0]][:, 1], ours[layers[0]][:, 0], rtol=1e-4, atol=1e-9)
     torch.testing.assert_close(chosen[layers[0]][:, 3], ours[layers[0]][:, 5], rtol=1e-4, atol=1e-9)
@@ -285,3 +287,89 @@ def test_classes_that_outnumber_the_heads_inputs_cost_a_backward_for_each_input(
         assert counts[-1] == len(others)
     UNetCAM(model, layers, "hirescam")(images)
     assert counts[-1] == 11
+
+
+def test_repeated_classes_are_no_further_directions() -> None:
+    model = seeded(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)))
+    cam, wanted = UNetCAM(model, ["0"]), [ClassScore(0)] * 3 + [ClassScore(1)] * 4
+    maps = cam(GREY, wanted)["0"]
+    for index, target in enumerate(wanted):
+        torch.testing.assert_close(maps[:, index], cam(GREY, target)["0"][:, 0])
+
+
+class Squared(ClassScore):
+    """A target of a user's own, whose score is no mean of a channel."""
+
+    def values(self, logits: Tensor) -> Tensor:
+        return super().values(logits) ** 2
+
+
+def test_a_targets_own_values_are_explained() -> None:
+    model = seeded(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 5, 1)))
+    wanted = [Squared(c) for c in range(5)]
+    plain = UNetCAM(model, ["0"], shortcuts=False)(GREY, wanted)["0"]
+    torch.testing.assert_close(UNetCAM(model, ["0"])(GREY, wanted)["0"], plain)
+
+
+def test_a_layer_in_full_precision_before_halved_logits_goes_backward() -> None:
+    """Many regions of one channel, which would be pushed forward in another precision."""
+
+    class Full(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.float()
+
+    model = seeded(
+        nn.Sequential(
+            nn.Conv2d(1, 1, 3, stride=2, padding=1), Full(), nn.Conv2d(1, 30, 3, padding=1),
+            nn.Upsample(scale_factor=2),
+        )
+    )  # fmt: skip
+    image = GREY[:1, :, :16, :16]
+    exact = UNetCAM(model, ["1"])(image)["1"]
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = UNetCAM(model, ["1"])(image)["1"]
+    assert torch.linalg.norm(halved - exact) <= 0.05 * torch.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("budget", [np.int64(8000), 8000])
+def test_numpys_numbers_are_budgets_too(budget: Any) -> None:
+    model, _ = watched(8)
+    with pytest.raises(MemoryBudgetError, match="budget of 8,000"):
+        UNetCAM(model, ["0"], memory_budget=budget)(torch.rand(1, 1, 16, 16))
+    for method in ("eigencam", "scorecam"):
+        with pytest.raises(MemoryBudgetError, match="budget of 8,000"):
+            UNetCAM(model, ["0"], method, memory_budget=budget)(torch.rand(1, 1, 16, 16))
+    for wrong in (True, float("nan")):
+        with pytest.raises(MemoryBudgetError, match="must be a number of bytes"):
+            UNetCAM(model, ["0"], memory_budget=wrong)
+    assert memory_bytes(0.25, torch.device("cpu")) > 0
+
+
+def test_half_precision_does_not_overflow_in_a_sum_over_a_large_image() -> None:
+    model = seeded(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1)))
+    image = torch.rand(1, 1, 320, 320, generator=torch.manual_seed(8))
+    exact = UNetCAM(model, ["1"])(image)["1"]
+    found = UNetCAM(model.half(), ["1"])(image.half())["1"]
+    assert torch.linalg.norm(found - exact) <= 0.01 * torch.linalg.norm(exact)
+
+
+class Gridded(nn.Module):
+    """Keeps a grid from its first forward, as positional encodings are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(5, 3, 3, padding=1)
+        self.grid: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        self.grid = torch.ones_like(y[:, :1]) if self.grid is None else self.grid
+        return self.b(torch.cat([y, self.grid], dim=1))
+
+
+def test_a_tensor_kept_from_inference_is_taken() -> None:
+    model = seeded(Gridded())
+    with torch.inference_mode():
+        model(GREY)
+    plain = UNetCAM(model, ["a"], shortcuts=False)(GREY)["a"]
+    torch.testing.assert_close(UNetCAM(model, ["a"])(GREY)["a"], plain, rtol=1e-5, atol=1e-9)

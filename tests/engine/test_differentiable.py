@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.engine.test_state import assert_same, state_of
 from tests.networks import UNet, UNet3d, seeded
 from unetcam import UNetCAM
-from unetcam.errors import LayerError, UnetcamError
+from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.targets import ClassScore, PredictedRegion, Region
 
 IMAGES = torch.rand(2, 1, 16, 16, generator=torch.manual_seed(6), dtype=torch.float64)
@@ -99,3 +100,38 @@ def test_what_has_no_graph_says_so() -> None:
         UNetCAM(model, method="eigencam")(IMAGES, create_graph=True)
     with pytest.raises(LayerError, match=r"'inc\.2' works in place.*name the module that holds"):
         UNetCAM(model, ["inc.2"])(IMAGES, create_graph=True)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 3, 1)
+        self.block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Dropout(), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.block, self.a(x), use_reentrant=False))
+
+
+def test_a_checkpoint_that_would_run_again_in_training_is_refused() -> None:
+    model = seeded(Checkpointed()).double()
+    found = UNetCAM(model, ["a"], "hirescam")(IMAGES, create_graph=True)
+    found["a"].sum().backward()
+    assert model.a.weight.grad is not None
+    with pytest.raises(ModelError, match=r"gradient checkpoint.*call model\.eval\(\) before"):
+        UNetCAM(model.train(), ["a"], "hirescam")(IMAGES, create_graph=True)
+
+
+def test_something_must_require_a_gradient() -> None:
+    model = seeded(UNet(1, 3)).double().requires_grad_(False)
+    with pytest.raises(ModelError, match="neither a parameter of the model nor the images"):
+        UNetCAM(model)(IMAGES, create_graph=True)
+    image = IMAGES[:1].clone().requires_grad_()
+    UNetCAM(model, ["up4"], "hirescam")(image, create_graph=True)["up4"].sum().backward()
+    assert (image.grad != 0).any()
+
+
+def test_images_made_in_inference_are_taken() -> None:
+    with torch.inference_mode():
+        images = IMAGES * 1
+    found = UNetCAM(seeded(UNet(1, 3)).double(), ["up4"])(images, create_graph=True)
+    assert found["up4"].requires_grad

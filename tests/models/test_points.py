@@ -499,3 +499,45 @@ def test_what_a_module_gives_is_seen_once_whoever_asks() -> None:
     second = UNetCAM(model, ["layer"])(images)["layer"]
     assert model.runs == 4
     assert torch.equal(first, second)
+
+
+class Last(nn.Module):
+    """Works on channels last."""
+
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.lift, self.act, self.head = nn.Linear(1, 8), act, nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.lift(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2))
+
+
+def test_what_one_network_shows_of_a_module_is_not_said_of_another() -> None:
+    act, images = nn.GELU(), IMAGES[:, :, :16, :16]
+    first = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), act, nn.Conv2d(8, 3, 1)).double()
+    UNetCAM(first, ["1"])(images)
+    assert UNetCAM(Last(act).double(), ["act"])(images)["act"].shape == (2, 3, 16, 16)
+
+
+class Uneven(nn.Module):
+    """Channels last, with a stride along one axis that makes its shape look like a map's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shrink = nn.Conv2d(1, 8, (8, 1), stride=(8, 1))
+        self.layer, self.head = nn.Linear(8, 8), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(self.shrink(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return F.interpolate(self.head(y), size=x.shape[2:])
+
+
+def test_uneven_strides_tell_nothing() -> None:
+    images = IMAGES[:, :, :16, :16]
+    assert UNetCAM(Uneven().double(), ["layer"])(images)["layer"].shape == (2, 3, 2, 16)
+
+
+def test_a_field_is_of_a_map_alone() -> None:
+    model = Last(nn.GELU()).double()
+    with pytest.raises(LayerError, match=r"'act'.*holds tokens"):
+        UNetCAM(model).field(IMAGES[:1], "act")

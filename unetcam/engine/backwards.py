@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -11,8 +12,8 @@ from torch import Tensor
 from unetcam.engine.budget import chunked
 from unetcam.engine.head import Head, UnitSeeds
 from unetcam.engine.seeds import Seeds
-from unetcam.engine.tensors import at_least_single
-from unetcam.errors import LayerError
+from unetcam.engine.tensors import at_least_single, unreached
+from unetcam.errors import UnetcamError
 
 #: Image pixels that a backward should work on at once. Below it a device idles between the small
 #: steps of a backward, and several targets share one. Measured on 2 cores; on a GPU chosen.
@@ -54,10 +55,7 @@ class Arrivals:
         """What arrived at the layers, in their order."""
         for name in layers:
             if name not in self._found:
-                raise LayerError(
-                    f"No gradient comes from the logits to the layer '{name}': choose a layer on "
-                    "the way to the output that is explained (find_layers lists them)."
-                )
+                raise unreached(name)
         return tuple(self._found.pop(name) for name in layers)
 
 
@@ -109,10 +107,12 @@ def statistics_by_backwards(
         if len(targets) > 1 and together:
             dims = (0, None if found.factors is None else 0)
             try:
-                batched: tuple[Tensor, ...] = torch.func.vmap(back, dims)(*found[:2])
-            except torch.OutOfMemoryError:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "There is a performance drop")
+                    batched: tuple[Tensor, ...] = torch.func.vmap(back, dims)(*found[:2])
+            except (torch.OutOfMemoryError, UnetcamError):
                 raise
-            except RuntimeError:
+            except Exception:
                 # An operation of the network's own that can't be batched; if something else is
                 # wrong, the single backwards will say it.
                 together = False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from unetcam.errors import MemoryBudgetError
 
-#: Bytes on a CPU, where "free" memory is the whole machine's and says little.
+#: Bytes on a CPU by default, where what is free is the whole machine's and says little.
 _CPU_BUDGET = 1 << 30
 _CUDA_SHARE = 0.5
 
@@ -42,17 +44,28 @@ def memory_bytes(budget: int | float | None, device: torch.device) -> int:
     >>> memory_bytes(1000, torch.device("cpu"))
     1000
     """
-    if budget is not None and (budget <= 0 or (isinstance(budget, float) and budget > 1)):
+    given: Any = budget  # NumPy's numbers are as good as Python's
+    whole = isinstance(given, Integral) and not isinstance(given, bool)
+    share = isinstance(given, Real) and not isinstance(given, Integral)
+    if given is not None and not (whole and given > 0) and not (share and 0 < given <= 1):
         raise MemoryBudgetError(
             f"memory_budget={budget!r} must be a number of bytes above zero, or a share of what "
             "is free in (0, 1]."
         )
-    if isinstance(budget, int):
-        return budget
-    if device.type != "cuda":
-        return int(_CPU_BUDGET * (1.0 if budget is None else budget))
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(free * (_CUDA_SHARE if budget is None else budget))
+    if budget is not None and whole:
+        return int(budget)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * (_CUDA_SHARE if budget is None else budget))
+    return _CPU_BUDGET if budget is None else int(_free_memory() * budget)
+
+
+def _free_memory() -> int:
+    """Bytes that are free on the machine; where it does not say, what is taken by default."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return _CPU_BUDGET
 
 
 def require_room(budget: int | float | None, activations: Iterable[Tensor], targets: int) -> None:
@@ -105,16 +118,18 @@ def chunked(
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
-            size = size // 2
-            torch.cuda.empty_cache()
-            if not halved:
-                halved = True
-                warnings.warn(
-                    "The device ran out of memory: going on with smaller chunks, and slower. A "
-                    "memory_budget below what is free avoids this.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+        else:
+            start += size
             continue
-        start += size
+        # Behind the handler, whose traceback holds the tensors of the chunk that failed.
+        size = size // 2
+        torch.cuda.empty_cache()
+        if not halved:
+            halved = True
+            warnings.warn(
+                "The device ran out of memory: going on with smaller chunks, and slower. A "
+                "memory_budget below what is free avoids this.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
     return parts

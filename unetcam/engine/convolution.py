@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unetcam.engine.tensors import at_least_single
+
 _FORWARD = {2: F.conv2d, 3: F.conv3d}
 
 
@@ -197,6 +199,7 @@ def summed_gradient(grad: Tensor, branch: Branch, plan: Plan) -> Tensor:
     Tensor
         Of the branch's shape, each channel of one value.
     """
+    grad = at_least_single(grad)  # half precision does not hold a sum over a large image
     weight = _weight_of(branch, plan, grad.dtype)
     spatial = branch.shape[2:]
     sums = grad

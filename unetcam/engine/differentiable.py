@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unetcam.engine.backwards import Reduction
+from unetcam.engine.budget import require_room
 from unetcam.engine.layout import Layout
 from unetcam.engine.run import Collected, Run
+from unetcam.engine.shortcuts import is_checkpointed
 from unetcam.engine.state import preserved
 from unetcam.engine.taps import Taps, check_output
-from unetcam.engine.tensors import at_least_single, require_finite, undefined_to_nan
-from unetcam.errors import LayerError
+from unetcam.engine.tensors import (
+    at_least_single,
+    require_finite,
+    undefined_to_nan,
+    unreached,
+)
+from unetcam.errors import LayerError, ModelError
 
 
 class _OpenTaps(Taps):
@@ -67,18 +75,33 @@ def differentiate(run: Run, method: Reduction) -> Collected:
     LayerError
         For a layer that the forward never reaches, that no gradient reaches, or that works in
         place.
+    MemoryBudgetError
+        When the maps alone exceed the run's memory budget.
+    ModelError
+        When nothing requires a gradient, and for a checkpoint in a model that is in training.
     NumericalError
         For NaN or infinity.
     """
-    taps = _OpenTaps(run)
-    with preserved(run.model, frozen=False), taps:
-        logits = run.output(run.model(run.images.as_subclass(Tensor)))
+    parameters = any(parameter.requires_grad for parameter in run.model.parameters())
+    if not parameters and not run.images.requires_grad:
+        raise ModelError(
+            "create_graph= keeps maps differentiable, and neither a parameter of the model nor the "
+            "images require a gradient: let one of them, or leave it out."
+        )
+    images = run.images.as_subclass(Tensor)
+    images = images.clone() if images.is_inference() else images
+    taps, training = _OpenTaps(run), any(module.training for module in run.model.modules())
+    with preserved(run.model, frozen=False), taps, ExitStack() as stack:
+        for module in run.model.modules() if training else ():
+            stack.callback(module.register_forward_pre_hook(_refuse_checkpoint).remove)
+        logits = run.output(run.model(images))
         taps.seal()
         names = tuple(run.layers)
         activations = {name: at_least_single(taps.activations[name]) for name in names}
         entered = [taps.entered[name] for name in names]
         with torch.autocast(logits.device.type, enabled=False):
             scores = run.score(at_least_single(logits))
+            require_room(run.memory_budget, activations.values(), len(scores))
             statistics: dict[str, list[Tensor]] = {name: [] for name in names}
             for score in scores:
                 gradients = torch.autograd.grad(
@@ -86,23 +109,28 @@ def differentiate(run: Run, method: Reduction) -> Collected:
                 )
                 for name, gradient in zip(names, gradients, strict=True):
                     if gradient is None:
-                        raise LayerError(
-                            f"No gradient comes from the logits to the layer '{name}': choose a "
-                            "layer on the way to the output that is explained (find_layers lists "
-                            "them)."
-                        )
+                        raise unreached(name)
                     layout = taps.layouts[name]
                     whole = gradient if layout is None else layout.to_map(gradient)
                     reduced = method.reduce(activations[name], at_least_single(whole))
                     statistics[name].append(reduced)
             defined = torch.stack([score.defined for score in scores], dim=1)
             stacked = {name: torch.stack(values, dim=1) for name, values in statistics.items()}
-            require_finite(run.images, activations, logits, stacked)
+            require_finite(images, activations, logits, stacked)
             maps = {
                 name: undefined_to_nan(method.combine(activations[name], stacked[name]), defined)
                 for name in names
             }
         return Collected(logits, maps, defined)
+
+
+def _refuse_checkpoint(module: nn.Module, args: Any) -> None:
+    if is_checkpointed():
+        raise ModelError(
+            "The model is in training and has a gradient checkpoint, which would run again in "
+            "training when the maps' graph is gone through: call model.eval() before, or turn the "
+            "checkpointing off."
+        )
 
 
 def _unused(name: str, activation: Tensor, gradient: Tensor) -> None:

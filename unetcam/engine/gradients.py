@@ -65,11 +65,21 @@ def collect(run: Run, method: Reduction) -> Collected:
                 "the way to the output, and let the model return logits that are not detached."
             )
         activations = {name: taps.activations[name] for name in run.layers}
+        mixed = torch.is_autocast_enabled(logits.device.type)
         with torch.autocast(logits.device.type, enabled=False):
             seeds = Seeds(run, logits, halved=_is_halved(logits, *activations.values()))
             require_room(run.memory_budget, activations.values(), len(seeds))
             statistics = _statistics(
-                run, method, images, logits, taps.leaves, arrivals, activations, seeds, shortened
+                run,
+                method,
+                images,
+                logits,
+                taps.leaves,
+                arrivals,
+                activations,
+                seeds,
+                shortened,
+                mixed=mixed,
             )
             logits = logits.detach()
             with torch.no_grad():
@@ -94,6 +104,8 @@ def _statistics(
     activations: Mapping[str, Tensor],
     seeds: Seeds,
     shortened: Shortcuts,
+    *,
+    mixed: bool,
 ) -> dict[str, Tensor]:
     """What the method needs of the gradients, (B, T, ...) by layer, in the shortest way."""
     memory = memory_bytes(run.memory_budget, logits.device)
@@ -106,7 +118,8 @@ def _statistics(
 
     found = None
     if run.shortcuts and method.needs_mean_only:
-        found = weights_by_shifts(run, images, activations, seeds, memory=memory)
+        if not mixed:  # what runs again would run in another precision
+            found = weights_by_shifts(run, images, activations, seeds, memory=memory)
         found = found or statistics_by_span(head, seeds, go_back)
     return found or go_back(seeds)
 

@@ -97,7 +97,7 @@ def statistics_by_span(
         By layer, (B, T, ...).
     """
     mixing, channels = head.mixing, seeds.means_of
-    if mixing is None or channels is None or len(channels) <= mixing.shape[1]:
+    if mixing is None or channels is None or len(set(channels)) <= mixing.shape[1]:
         return None
     with head.laid_open():
         found = go_back(UnitSeeds(seeds, mixing.shape[1]))

@@ -11,6 +11,8 @@ from torch import Tensor
 #: By how much a map's strides may differ between its axes, with room to spare: in a plane by
 #: rounding and borders, in a volume by pooling that spares the slices.
 _APART = {2: 2, 3: 8}
+#: By how much they may differ for a map to be told by its shape.
+_ALIKE = 1.5
 
 
 class UnclearError(Exception):
@@ -36,8 +38,12 @@ def is_clearly_map(shape: Sequence[int], size: Sequence[int]) -> bool:
     """
     if len(shape) != len(size) + 2 or len(size) not in _APART:
         return False
-    strides = [side / own for side, own in zip(size, shape[1:-1], strict=True)]
-    return max(strides) > _APART[len(size)] * min(strides)
+
+    def unevenness(own: Sequence[int]) -> float:
+        strides = [side / pixels for side, pixels in zip(size, own, strict=True)]
+        return max(strides) / min(strides)
+
+    return unevenness(shape[2:]) < _ALIKE and unevenness(shape[1:-1]) > _APART[len(size)]
 
 
 @dataclass(frozen=True)

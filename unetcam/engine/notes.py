@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from unetcam.engine.tensors import version_of
+
 T = TypeVar("T")
 
 
@@ -30,7 +32,7 @@ class Notes(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._kept: MutableMapping[Tensor, tuple[T, tuple[Tensor, ...], tuple[int, ...]]]
+        self._kept: MutableMapping[Tensor, tuple[T, tuple[Tensor, ...], tuple[int | None, ...]]]
         self._kept = WeakTensorKeyDictionary()
 
     def put(self, tensor: Tensor, note: T, *sources: Tensor) -> None:
@@ -48,5 +50,5 @@ class Notes(Generic[T]):
         return len(self._kept)
 
 
-def _versions(*tensors: Tensor) -> tuple[int, ...]:
-    return tuple(tensor._version for tensor in tensors)
+def _versions(*tensors: Tensor) -> tuple[int | None, ...]:
+    return tuple(version_of(tensor) for tensor in tensors)

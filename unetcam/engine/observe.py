@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unetcam.engine.budget import chunked, memory_bytes
+from unetcam.engine.budget import chunked, memory_bytes, require_room
 from unetcam.engine.replay import Recording
 from unetcam.engine.run import Collected, Run
 from unetcam.engine.state import preserved
@@ -224,6 +224,7 @@ def observed(run: Run) -> Iterator[Observation]:
             activations = {name: at_least_single(taps.activations[name]) for name in run.layers}
         require_finite(images, activations, logits)
         scores = run.score(at_least_single(logits))
+        require_room(run.memory_budget, activations.values(), len(scores))
         values = torch.stack([score.value for score in scores], dim=1)
         defined = torch.stack([score.defined for score in scores], dim=1)
         yield Observation(run, images, activations, logits, values, defined, precision)

@@ -46,6 +46,8 @@ class Seeds:
     ----------
     defined : Tensor
         (B, T) bool: whether the target exists in the image.
+    are_exact : bool
+        Whether the logits, and so the seeds, are in single precision or better.
     pixels : int
         The pixels of an image's logits.
     bytes_of_one : int
@@ -56,6 +58,7 @@ class Seeds:
         self._leaf = at_least_single(logits.detach()).requires_grad_()
         self._dtype = logits.dtype
         self._halved = halved
+        self.are_exact = logits.dtype in (torch.float32, torch.float64)
         self.pixels = logits[0, 0].numel()
         self.bytes_of_one = self._leaf.numel() * self._leaf.element_size()
         self._scores = run.score(self._leaf)

@@ -15,7 +15,7 @@ from unetcam.engine.replay import Recording
 from unetcam.engine.run import Run
 from unetcam.engine.seeds import Seeds
 from unetcam.engine.state import preserved
-from unetcam.engine.tensors import plain_images
+from unetcam.engine.tensors import at_least_single, plain_images
 from unetcam.errors import LayerError, NumericalError
 
 #: How many targets a channel must be outnumbered by before pushing it forward is worth while.
@@ -30,7 +30,7 @@ class Shifts:
     Attributes
     ----------
     activation : Tensor
-        (B, K, *layer_spatial), as the layer gave it.
+        (B, K, *layer_spatial), as the layer gave it, in at least single precision as all of them.
     logits : Tensor
         (B, C, *spatial).
     derivative : Tensor
@@ -120,7 +120,11 @@ def shift_derivatives(
                 f"NaN or infinity in the field of layer '{name}': check the images, the "
                 "preprocessing and the checkpoint."
             )
-        return Shifts(activation, logits.detach(), derivative.contiguous())
+        return Shifts(
+            at_least_single(activation),
+            at_least_single(logits.detach()),
+            at_least_single(derivative.contiguous()),
+        )
 
 
 def weights_by_shifts(
@@ -184,6 +188,7 @@ def _pays(activations: Mapping[str, Tensor], seeds: Seeds, memory: int) -> bool:
     return (
         len(seeds.defined) == 1
         and len(seeds) >= _TARGETS_PER_CHANNEL * channels
+        and seeds.are_exact
         and all(a.dtype in (torch.float32, torch.float64) for a in activations.values())
         and all(a[0, 0].numel() < seeds.pixels for a in activations.values())
         and channels * seeds.bytes_of_one <= memory

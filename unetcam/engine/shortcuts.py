@@ -162,7 +162,7 @@ class Shortcuts(TorchFunctionMode):
             and bound.get("groups", 1) == 1
             and not isinstance(bound.get("padding", 0), str)
             and not _needs_gradient(bound["weight"], bound.get("bias"))
-            and not _is_checkpointed()
+            and not is_checkpointed()
         )
 
     def _convolve(self, func: Callable[..., Tensor], bound: dict[str, Any]) -> Tensor:
@@ -195,7 +195,7 @@ class Shortcuts(TorchFunctionMode):
         eps: float = 1e-5,
     ) -> Tensor | None:
         made = self._made.get(input)
-        if made is None or training or running_var is None or _is_checkpointed():
+        if made is None or training or running_var is None or is_checkpointed():
             return None
         if _needs_gradient(running_mean, running_var, weight, bias):
             return None
@@ -240,7 +240,7 @@ def _needs_gradient(*tensors: Tensor | None) -> bool:
     return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def _is_checkpointed() -> bool:
+def is_checkpointed() -> bool:
     """Whether a checkpoint is recording, whose second run must save the same tensors."""
     top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
     return top is not None and top(True) is not None

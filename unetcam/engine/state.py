@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from unetcam.engine.tensors import version_of
 
 
 @contextmanager
@@ -102,7 +104,7 @@ def _uncompile(model: nn.Module) -> None:
 
 def _save_buffers(model: nn.Module) -> Callable[[], None]:
     found = [
-        (module, name, buffer, buffer.detach().clone(), _version(buffer))
+        (module, name, buffer, buffer.detach().clone(), version_of(buffer))
         for module in model.modules()
         for name, buffer in module._buffers.items()
         if buffer is not None
@@ -116,11 +118,6 @@ def _save_buffers(model: nn.Module) -> Callable[[], None]:
             module._buffers[name] = buffer
 
     return undo
-
-
-def _version(tensor: Tensor) -> int | None:
-    """How often the tensor was changed in place; inference tensors don't count it."""
-    return None if tensor.is_inference() else tensor._version
 
 
 def _save_random_state(model: nn.Module) -> Callable[[], None]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from unetcam.errors import NumericalError
+from unetcam.errors import LayerError, NumericalError
 
 
 def at_least_single(tensor: Tensor) -> Tensor:
@@ -24,6 +24,19 @@ def plain_images(images: Tensor, *, channels_last: bool = False) -> Tensor:
     if channels_last and images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     return images
+
+
+def version_of(tensor: Tensor) -> int | None:
+    """How often the tensor was changed in place; None for inference tensors, which don't count."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def unreached(name: str) -> LayerError:
+    """The error of a layer at which no gradient arrives."""
+    return LayerError(
+        f"No gradient comes from the logits to the layer '{name}': choose a layer on the way to "
+        "the output that is explained (find_layers lists them)."
+    )
 
 
 def listed(names: Iterable[str]) -> str:

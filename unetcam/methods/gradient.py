@@ -29,7 +29,8 @@ class GradientMethod(Method):
 
     family = "gradient"
 
-    #: Whether `reduce` asks for no more of a gradient than each channel's spatial mean.
+    #: Whether `reduce` is each channel's spatial mean: then backwards may leave out the rest, and
+    #: `reduce` itself need not be called.
     needs_mean_only: ClassVar[bool] = False
 
     #: What the statistics of an image's tiles make for the whole image: their mean where they are

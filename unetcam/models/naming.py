@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
@@ -22,9 +22,9 @@ from unetcam.models.tracing import Call, Trace, trace
 Choose = Callable[[tuple[str, ...]], tuple[str, ...]]
 
 _WRAPPERS = ("module.", "_orig_mod.")
-#: Modules that a traced run has shown to give maps, which is a matter of their code: a later
-#: UNetCAM need not run the model to be told again.
-_GIVING_MAPS: WeakSet[nn.Module] = WeakSet()
+#: By model, the layers that a traced run has shown to give maps, with their modules: a later
+#: UNetCAM of the same model need not run it to be told again.
+_GIVING_MAPS: MutableMapping[nn.Module, dict[str, ref[nn.Module]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,9 @@ def presumed(model: nn.Module, wanted: Sequence[Address], inputs: Inputs) -> See
         return None
     size = tuple(image_of(inputs).shape[2:])
     modules = {address.name: model.get_submodule(address.module) for address in wanted}
+    known = _GIVING_MAPS.get(model, {})
     points = {
-        name: Point(module, size=None if module in _GIVING_MAPS else size)
+        name: Point(module, size=None if name in known and known[name]() is module else size)
         for name, module in modules.items()
     }
     return Seen(points, None, size)
@@ -229,5 +230,5 @@ def _given(model: nn.Module, address: Address, runs: Sequence[Call], run: Trace)
             "where it is put together again (find_layers lists them)."
         )
     if is_map and node.layout is not None:
-        _GIVING_MAPS.add(point.module)
+        _GIVING_MAPS.setdefault(model, {})[address.name] = ref(point.module)
     return point if is_map else replace(point, layout=node.layout)

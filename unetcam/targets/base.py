@@ -175,7 +175,8 @@ class RegionScore(Target):
         if region is None:
             present = torch.ones(len(values), dtype=torch.bool, device=values.device)
             mean = values.reshape(len(values), -1).mean(dim=1)
-            everywhere = channel is not None and self.on == "logits"
+            plain = type(self).values is RegionScore.values and self.on == "logits"
+            everywhere = channel is not None and plain
             return Score(mean, present, channel, everywhere)
         inside = spread(region, logits).reshape(len(values), -1)
         values = values.reshape(len(values), -1)
