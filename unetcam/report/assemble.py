@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from unetcam.data import Sample, Skipped
-from unetcam.report.examples import Example, choose_examples
+from unetcam.data.volumes import open_volume
+from unetcam.report.examples import Example, Role, choose_examples
 from unetcam.report.page import write_report
+from unetcam.report.slices import choose_slice
 from unetcam.runs import (
     DataRequest,
     Explanation,
@@ -26,7 +28,7 @@ from unetcam.runs import (
     plan_run,
     publishing,
 )
-from unetcam.runs.explain import Explainer
+from unetcam.runs.explain import Explainer, Picture
 from unetcam.runs.loop import dataset_of, settings_of
 
 
@@ -163,17 +165,37 @@ def explain_examples(model: nn.Module, samples: Sequence[Sample], run: RunData) 
             (picture,) = explainer.pictures([item])
             for class_index, role, image in wanted:
                 if image == name:
-                    found[class_index, role, image] = Example(
-                        class_index=class_index,
-                        role=role,
-                        image_id=name,
-                        score=float(scores["class_iou"][name, class_index]),
-                        image=item.image,
-                        truth=item.truth,
-                        prediction=picture.prediction,
-                        maps={x: picture.scaled(x, class_index) for x in config.layers},
-                    )
+                    score = float(scores["class_iou"][name, class_index])
+                    found[class_index, role, image] = _example(picture, class_index, role, score)
     return [found[key] for key in wanted if key in found]
+
+
+def _example(picture: Picture, class_index: int, role: Role, score: float) -> Example:
+    """What is shown of an image for a class; of a volume the slice with most of the class."""
+    item = picture.item
+    whole = Example(
+        class_index=class_index,
+        role=role,
+        image_id=item.sample.id,
+        score=score,
+        image=item.image,
+        truth=item.truth,
+        prediction=picture.prediction,
+        maps={layer: picture.scaled(layer, class_index) for layer in picture.maps},
+    )
+    if item.sample.orientation is None:
+        return whole
+    regions = [mask == class_index for mask in (item.truth, picture.prediction)]
+    spacing = open_volume(item.sample.image).spacing
+    shown = choose_slice(regions, item.sample.orientation, spacing)
+    return replace(
+        whole,
+        image=shown.of(whole.image),
+        truth=shown.of(whole.truth),
+        prediction=shown.of(whole.prediction),
+        maps={layer: shown.of(one) for layer, one in whole.maps.items()},
+        place=shown.title,
+    )
 
 
 def _images(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Explaining a batch of read images: maps in each image's own frame, and rows."""
+"""Explaining a batch of read images or volumes: maps in each one's own frame, and rows."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class View:
     ----------
     items : tuple of Item
     prediction : Tensor
-        (B, H, W) int64, in the images' own frame, on the device.
+        (B, H, W) or (B, D, H, W) int64, in the images' own frame, on the device.
     names : tuple of str
         What the T maps are of: the classes, or what else the method has maps of.
     """
@@ -74,10 +74,10 @@ class View:
     _result: CAMResult
     _at: Tensor
     _frame: Frame
-    _size: tuple[int, int]
+    _size: tuple[int, ...]
 
     def maps(self, layer: str) -> Tensor:
-        """(B, T, H, W) raw maps of one layer in the images' own frame, on the device.
+        """(B, T, *spatial) raw maps of one layer in the images' own frame, on the device.
 
         One layer at a time, so that a network with many layers needs no more memory.
         """
@@ -136,7 +136,7 @@ class Explainer:
             For an input or a network that can't be explained.
         """
         images = torch.stack([item.prepared.image for item in items]).to(self.device, self._dtype)
-        size = (int(images.shape[-2]), int(images.shape[-1]))
+        size = tuple(images.shape[2:])
         with torch.autocast(self.device.type, enabled=self.settings.amp):
             kind, classes = self.settings.target, len(self.settings.class_names)
             wanted = targets_for(kind, classes, items, self.device)
@@ -258,9 +258,9 @@ class Picture:
     Attributes
     ----------
     item : Item
-    prediction : ndarray of int64, (H, W)
+    prediction : ndarray of int64, (H, W) or (D, H, W)
         In the image's own frame, like the maps.
-    maps : Mapping of str to ndarray of float32, (T, H, W)
+    maps : Mapping of str to ndarray of float32, (T, H, W) or (T, D, H, W)
         By layer: the raw maps of all classes.
     names : tuple of str
         What the T maps are of.
@@ -287,7 +287,8 @@ _TYPES: dict[torch.dtype, Any] = {
 }
 
 
-def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     if tuple(maps.shape[2:]) == size:
         return maps
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    mode = "trilinear" if len(size) == 3 else "bilinear"
+    return F.interpolate(maps, size=size, mode=mode, align_corners=False)
