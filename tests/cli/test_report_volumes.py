@@ -205,22 +205,55 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_rows(
     assert config["batch_size"] == 1
 
 
-def test_tiles_give_the_whole_where_the_network_sees_no_further(work: Path) -> None:
-    """Of a network that sees two voxels far."""
-    whole = rows(work, "--layers", "inside", net="build_near")
-    tiled = rows(
-        work, "--layers", "inside", "--tile", "10", "--overlap", "8", out="tiled", net="build_near"
-    )
+@pytest.mark.parametrize("kind", ["class", "predicted", "truth", "false-negatives"])
+def test_tiles_give_the_whole_where_the_network_sees_no_further(work: Path, kind: str) -> None:
+    more = ["--layers", "inside", "--target", kind]
+    whole = rows(work, *more, net="build_near")
+    tiled = rows(work, *more, "--tile", "10", "--overlap", "8", out="tiled", net="build_near")
+    assert whole["truth_energy"].notna().any()
     numbers = [name for name in whole if whole[name].dtype.kind == "f"]
     assert len(numbers) > 20
     np.testing.assert_allclose(tiled[numbers], whole[numbers], rtol=1e-3, atol=1e-5)
 
 
+def test_neither_batches_workers_nor_classes_one_by_one_matter(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unetcam.runs import explain
+
+    plain = rows(work)
+    pd.testing.assert_frame_equal(rows(work, "--workers", "2", out="read"), plain)
+    three = rows(work, "--batch-size", "3", out="three")
+    pd.testing.assert_frame_equal(three, plain, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(explain, "MEASURED_AT_ONCE", 2 * int(np.prod(SHAPE)))
+    pd.testing.assert_frame_equal(rows(work, out="two"), plain)
+
+
+def test_a_manifest_may_name_a_file_for_each_class(work: Path) -> None:
+    plain = rows(work)
+    entries = []
+    for number in range(3):
+        labels = np.asarray(nib.load(work / "masks" / f"v{number}.nii.gz").dataobj)
+        masks = {}
+        for index, name in ((1, "bone"), (2, "gut")):
+            masks[name] = f"parts/{name}{number}.nii"
+            save(work / masks[name], (labels == index).astype(np.uint8))
+        entries.append({"id": f"v{number}", "image": f"images/v{number}.nii.gz", "mask": masks})
+    (work / "data.json").write_text(json.dumps(entries))
+    found = [
+        "report", f"{work / 'net3.py'}:build", "--manifest", str(work / "data.json"), "--classes",
+        CLASSES, "--out", str(work / "listed"), "--device", "cpu", "--workers", "0",
+    ]  # fmt: skip
+    assert main([*found, "--limit", "2"]) == 0
+    made = pd.read_parquet(work / "listed" / "rows.parquet")
+    pd.testing.assert_frame_equal(made, plain[plain["image"] != "v2"])
+
+
 def test_the_page_shows_the_slices_with_most_of_each_class(work: Path) -> None:
     made = rows(work)
     page = (work / "run" / "report.html").read_text()
-    assert "each image is a volume" in page
-    assert "distances are in voxels" in page
+    assert "Each image of this report is a volume." in page
+    assert "distances in voxels" in page
     best = made[made["layer"] == "dec1"]
     shown = re.findall(r"(Axial|Coronal|Sagittal) slice (\d+) of (\d+) of volume (v\d)", page)
     assert shown

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import nn
 
 from unetcam.data import Sample, Skipped
@@ -28,7 +29,7 @@ from unetcam.runs import (
     plan_run,
     publishing,
 )
-from unetcam.runs.explain import Explainer, Picture
+from unetcam.runs.explain import Explainer, View
 from unetcam.runs.loop import dataset_of, settings_of
 
 
@@ -162,39 +163,36 @@ def explain_examples(model: nn.Module, samples: Sequence[Sample], run: RunData) 
             item = dataset[position]
             if isinstance(item, Skipped):  # it could be read a moment ago: its rows stay
                 continue
-            (picture,) = explainer.pictures([item])
+            (view,) = explainer.views([item])
             for class_index, role, image in wanted:
                 if image == name:
                     score = float(scores["class_iou"][name, class_index])
-                    found[class_index, role, image] = _example(picture, class_index, role, score)
+                    found[class_index, role, image] = _example(view, class_index, role, score)
     return [found[key] for key in wanted if key in found]
 
 
-def _example(picture: Picture, class_index: int, role: Role, score: float) -> Example:
+def _example(view: View, class_index: int, role: Role, score: float) -> Example:
     """What is shown of an image for a class; of a volume the slice with most of the class."""
-    item = picture.item
-    whole = Example(
+    (item,), prediction = view.items, view.prediction[0].cpu().numpy()
+    shown = None
+    if item.sample.orientation is not None:
+        regions = [mask == class_index for mask in (item.truth, prediction)]
+        spacing = open_volume(item.sample.image).spacing
+        shown = choose_slice(regions, item.sample.orientation, spacing)
+
+    def seen(values: NDArray[Any]) -> NDArray[Any]:
+        return values if shown is None else shown.of(values)
+
+    return Example(
         class_index=class_index,
         role=role,
         image_id=item.sample.id,
         score=score,
-        image=item.image,
-        truth=item.truth,
-        prediction=picture.prediction,
-        maps={layer: picture.scaled(layer, class_index) for layer in picture.maps},
-    )
-    if item.sample.orientation is None:
-        return whole
-    regions = [mask == class_index for mask in (item.truth, picture.prediction)]
-    spacing = open_volume(item.sample.image).spacing
-    shown = choose_slice(regions, item.sample.orientation, spacing)
-    return replace(
-        whole,
-        image=shown.of(whole.image),
-        truth=shown.of(whole.truth),
-        prediction=shown.of(whole.prediction),
-        maps={layer: shown.of(one) for layer, one in whole.maps.items()},
-        place=shown.title,
+        image=seen(item.image),
+        truth=seen(item.truth),
+        prediction=seen(prediction),
+        maps={layer: seen(view.scaled(layer, class_index)) for layer in view.layers},
+        place="" if shown is None else shown.title,
     )
 
 

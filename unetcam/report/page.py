@@ -49,12 +49,6 @@ _PACKING = 2
 #: Characters of the layers' names in the header; a longer list is told by its ends.
 LONGEST_LIST = 60
 
-#: What a reader of a report on volumes should know.
-VOLUMES = (
-    "each image is a volume, explained and measured whole; distances are in voxels, whatever their "
-    "spacing; a picture shows one slice, the one with most of the class"
-)
-
 TARGETS = {
     "class": "each class's mean score over the whole image",
     "predicted": "each class's mean score over the pixels predicted as it",
@@ -209,6 +203,7 @@ def _content(run: RunLike, examples: Sequence[Example]) -> dict[str, Any]:
     return {
         "version": __version__,
         "title": _model_name(config),
+        "volumes": config.get("orientation") is not None,
         "facts": _facts(run, config),
         "headline": _headline(run, classes, findings),
         "findings": findings,
@@ -299,7 +294,7 @@ def _facts(run: RunLike, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Explained", TARGETS.get(target, target)),
         ("Layers", f"{len(run.layers)}, deepest first: {layers}"),
         ("Images", images),
-        ("Volumes", VOLUMES if config.get("orientation") else ""),
+        ("Volumes", "explained and measured whole, in voxels" if config.get("orientation") else ""),
         ("Date", _date(str(run.meta.get("finished") or run.meta.get("started") or ""))),
     ]
     return [(name, value) for name, value in facts if value]

@@ -80,8 +80,8 @@ def choose_slice(
     Parameters
     ----------
     masks : sequence of ndarray of bool, shape (D, H, W)
-        Their voxels count together; the first of several best slices is chosen, and the middle
-        one where there is no voxel.
+        Their voxels count together; of several best slices the one nearest to the middle is
+        chosen.
     orientation : str
         Where the axes run to.
     spacing : sequence of float
@@ -103,7 +103,8 @@ def choose_slice(
     others = tuple(axis for axis in range(3) if axis != across)
     hits = sum(_from_left_back_feet(mask, orientation).sum(axis=others) for mask in masks)
     counts = np.asarray(hits)
-    number = int(counts.argmax()) if counts.any() else len(counts) // 2
+    best = np.flatnonzero(counts == counts.max())
+    number = int(best[np.abs(best - len(counts) // 2).argmin()])
     return Slice(orientation, across, number, len(counts))
 
 

@@ -76,13 +76,36 @@ class View:
     _frame: Frame
     _size: tuple[int, ...]
 
-    def maps(self, layer: str) -> Tensor:
+    def maps(self, layer: str, targets: slice = slice(None)) -> Tensor:
         """(B, T, *spatial) raw maps of one layer in the images' own frame, on the device.
 
-        One layer at a time, so that a network with many layers needs no more memory.
+        One layer at a time, so that a network with many layers needs no more memory; and where
+        `targets` says so, only some of the T.
         """
-        maps = self._result[layer].index_select(0, self._at)
+        maps = self._result[layer].index_select(0, self._at)[:, targets]
         return self._frame.restore(_resized(maps, self._size))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The explained layers, deepest first."""
+        return self._result.layers
+
+    def scaled(self, layer: str, target: int) -> NDArray[np.float32]:
+        """A single image's map of one target, on the CPU; see :func:`scaled`."""
+        ((found,),) = self.maps(layer, slice(target, target + 1))
+        return scaled(found.float().cpu().numpy())
+
+
+def scaled(found: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A map divided by its own maximum; zeros stay zeros and NaN stays NaN.
+
+    Examples
+    --------
+    >>> scaled(np.array([0.0, 1.0, 4.0], np.float32)).tolist()
+    [0.0, 0.25, 1.0]
+    """
+    peak = found.max()
+    return found / peak if peak > 0 else found
 
 
 class Explainer:
@@ -186,25 +209,38 @@ class Explainer:
         return max(1, MEASURED_AT_ONCE // pixels)
 
     def _measured(self, view: View, part: slice) -> pd.DataFrame:
-        items, settings = view.items[part], self.settings
-        classes = tuple(range(len(settings.class_names)))
+        """The rows of some images; of a volume that is large, one class after the other."""
+        items, count = view.items[part], len(self.settings.class_names)
         truth = torch.from_numpy(np.stack([item.truth for item in items])).to(self.device)
-        prediction = view.prediction[part]
+        at_once = max(1, min(count, MEASURED_AT_ONCE // truth.numel()))
+        groups = [range(start, count)[:at_once] for start in range(0, count, at_once)]
+        measured = [self._of_classes(view, part, truth, classes) for classes in groups]
+        found = [
+            {name: torch.cat([one[name] for one in layer], dim=1) for name in layer[0]}
+            for layer in zip(*measured, strict=True)
+        ]
+        return self._table(items, found)
+
+    def _of_classes(
+        self, view: View, part: slice, truth: Tensor, classes: range
+    ) -> list[dict[str, Tensor]]:
+        """By layer, the measures of some classes, (b, t) each."""
+        settings, prediction = self.settings, view.prediction[part]
         geometry = Geometry(
             truth,
             classes,
             prediction,
-            num_classes=len(classes),
+            num_classes=len(settings.class_names),
             band=settings.band,
             tolerance=settings.tolerance,
         )
-        found: list[dict[str, Tensor]] = [
+        return [
             measure(
-                view.maps(layer)[part],
+                view.maps(layer, slice(classes.start, classes.stop))[part],
                 classes,
                 truth,
                 prediction,
-                num_classes=len(classes),
+                num_classes=len(settings.class_names),
                 band=settings.band,
                 threshold=settings.threshold,
                 tolerance=settings.tolerance,
@@ -212,7 +248,6 @@ class Explainer:
             )
             for layer in self.layers
         ]
-        return self._table(items, found)
 
     def _table(self, items: Sequence[Item], found: Sequence[Mapping[str, Tensor]]) -> pd.DataFrame:
         """Rows in the order image, layer, class; the one place where numbers leave the device."""
@@ -272,11 +307,8 @@ class Picture:
     names: tuple[str, ...]
 
     def scaled(self, layer: str, class_index: int) -> NDArray[np.float32]:
-        """One map divided by its own maximum; zeros stay zeros and NaN stays NaN."""
-        found = self.maps[layer][class_index]
-        peak = found.max()
-        scaled: NDArray[np.float32] = found / peak if peak > 0 else found
-        return scaled
+        """One map divided by its own maximum; see :func:`scaled`."""
+        return scaled(self.maps[layer][class_index])
 
 
 _TYPES: dict[torch.dtype, Any] = {
