@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.cli.test_kill import started
 from tests.networks import UNet3d, seeded
 from tests.runs.factory import write_data
 from unetcam import UNetCAM
@@ -203,6 +206,27 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_rows(
     config = json.loads((work / "again" / "run.json").read_text())["config"]
     assert (config["orientation"], config["tile"], config["overlap"]) == ("RAS", [8, 8, 12], 4)
     assert config["batch_size"] == 1
+
+
+@pytest.mark.usefixtures("plain_page")
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_killed_run_goes_on_and_ends_with_the_same_rows(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3, 30):
+        values, labels = blobs(number)
+        save(work / "images" / f"v{number}.nii.gz", values)
+        save(work / "masks" / f"v{number}.nii.gz", labels)
+    process = started(command(work), work / "run")
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert json.loads((work / "run" / "run.json").read_text())["status"] == "running"
+    assert main(command(work)) == 0
+    assert "goes on after" in capsys.readouterr().err
+    assert main(command(work, out="straight")) == 0
+    made = [(work / out / "rows.parquet").read_bytes() for out in ("run", "straight")]
+    assert made[0] == made[1]
 
 
 @pytest.mark.parametrize("kind", ["class", "predicted", "truth", "false-negatives"])
