@@ -149,10 +149,10 @@ def test_a_network_that_gives_no_map_is_no_traceback(
     refused(capsys, report(work, model=f"{work / 'flat.py'}:build"))
 
 
-def test_a_network_for_volumes_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (work / "deep.py").write_text(
-        "from torch import nn\ndef build():\n    return nn.Conv3d(1, 2, 1)"
-    )
+def test_a_network_for_volumes_takes_no_images(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "deep.py").write_text("from tests.networks import UNet3d\nbuild = UNet3d\n")
     line = refused(capsys, report(work, model=f"{work / 'deep.py'}:build"))
     assert "three-dimensional" in line
 

@@ -18,6 +18,25 @@ from unetcam.cli import main
 ROOT = Path(__file__).parents[2]
 
 
+def started(arguments: list[str], run: Path) -> subprocess.Popen[str]:
+    """A process that has written the first part of its run."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unetcam", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.glob("parts/*.parquet")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return process
+
+
 @pytest.mark.usefixtures("plain_page")
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
@@ -35,20 +54,7 @@ def test_a_killed_report_goes_on_and_ends_with_the_same_rows(
         ]  # fmt: skip
 
     run, straight = tmp_path / "run", tmp_path / "straight"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unetcam", *command(run)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list(run.glob("parts/*.parquet")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    process = started(command(run), run)
     if how == signal.SIGINT:  # as a terminal does: to the process and its workers
         os.killpg(process.pid, how)
     else:

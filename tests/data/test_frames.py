@@ -34,6 +34,19 @@ def test_resizing_is_undone_as_interpolate_does(original: tuple[int, int]) -> No
     assert torch.equal(restored, reference)
 
 
+@pytest.mark.parametrize("lead", [(), (2, 3)])
+def test_volumes_come_back_along_three_axes(lead: tuple[int, ...]) -> None:
+    inner = torch.randn(*lead, 4, 5, 6)
+    padded = F.pad(inner, (3, 1, 0, 2, 1, 0), value=9.0)
+    frame = Frame((4, 5, 6), (4, 5, 6), (1, 0, 3), (5, 7, 10))
+    assert torch.equal(frame.restore(padded), inner)
+    larger = Frame((8, 10, 12), (4, 5, 6), (1, 0, 3), (5, 7, 10))
+    reference = F.interpolate(inner.reshape(1, -1, 4, 5, 6), (8, 10, 12), mode="trilinear")
+    assert torch.equal(larger.restore(padded), reference.reshape(*lead, 8, 10, 12))
+    doubled = inner.repeat_interleave(2, -1).repeat_interleave(2, -2).repeat_interleave(2, -3)
+    assert torch.equal(larger.restore(padded, "nearest"), doubled)
+
+
 def test_enlarging_agrees_with_scikit_image() -> None:
     maps = torch.rand(16, 16, dtype=torch.float64)
     restored = Frame((40, 56), (16, 16), (0, 0), (16, 16)).restore(maps)

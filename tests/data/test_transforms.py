@@ -263,3 +263,60 @@ def test_the_pipeline_in_the_yaml_is_one_that_albumentations_reads() -> None:
 def test_a_yaml_with_faults_is_refused(text: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         Preprocessing.from_yaml(text)
+
+
+@given(
+    st.tuples(*[st.integers(1, 9)] * 3),
+    st.sampled_from([1, 3]),
+    st.sampled_from([1, 2, 4, 5]),
+    st.sampled_from([np.uint8, np.uint16, np.int16, np.float32]),
+    st.none() | st.floats(0.5, 2000),
+)
+@settings(max_examples=60, deadline=None)
+def test_volumes_are_normalised_and_padded_in_the_middle_with_zeros(
+    sides: tuple[int, ...], channels: int, stride: int, dtype: type, largest: float | None
+) -> None:
+    volume = RNG.integers(0, 250, (*sides, channels)).astype(dtype)
+    mask = RNG.integers(-1, 3, sides)
+    mean, std = (0.4, 0.3, 0.2)[:channels], (0.5, 0.25, 0.1)[:channels]
+    prepare = Preprocessing(
+        channels=channels, stride=stride, mean=mean, std=std, max_value=largest, dims=3
+    )
+    prepared = prepare(volume, mask)
+    unit = largest or {np.uint8: 255, np.uint16: 65535}.get(dtype, 1)
+    expected = (volume.astype(np.float64) / unit - mean) / std
+    gaps = [-side % stride for side in sides]
+    around = [(gap // 2, gap - gap // 2) for gap in gaps]
+    filled = np.pad(expected.transpose(3, 0, 1, 2), [(0, 0), *around])
+    assert prepared.image.dtype == torch.float32
+    scale = np.abs(filled).max() + 1 / min(std)
+    np.testing.assert_allclose(prepared.image.numpy(), filled, rtol=1e-5, atol=1e-6 * scale)
+    assert prepared.mask is not None
+    np.testing.assert_array_equal(prepared.mask, np.pad(mask, around, constant_values=IGNORE))
+    assert torch.equal(prepared.frame.restore(prepared.mask, "nearest"), torch.from_numpy(mask))
+    assert Preprocessing.from_yaml(prepare.to_yaml()) == prepare
+
+
+def test_the_preprocessing_of_images_reads_as_before_there_were_volumes() -> None:
+    assert "dims" not in Preprocessing().to_yaml()
+    assert "dims: 3" in Preprocessing(dims=3).to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dims": 1}, "there are 1 dimensions"),
+        ({"dims": 3, "mode": "resize"}, "volumes keep their size"),
+        ({"dims": 3, "size": (8, 8)}, "volumes keep their size"),
+    ],
+)
+def test_volumes_are_not_resized(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        Preprocessing(**options)
+
+
+def test_an_image_is_no_volume() -> None:
+    with pytest.raises(DataError, match="has 2 spatial dimensions and the network 3"):
+        Preprocessing(dims=3)(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(DataError, match="has 3 spatial dimensions and the network 2"):
+        Preprocessing()(np.zeros((4, 4, 4, 3), np.uint8))

@@ -45,6 +45,9 @@ BASE: dict[str, Any] = {
         {"batch_size": 2},
         {"amp": True},
         {"device": "cuda"},
+        {"orientation": "RAS"},
+        {"tile": (96, 96, 96)},
+        {"overlap": 16},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -62,8 +65,14 @@ def test_every_field_is_covered_by_the_test_above() -> None:
     assert changed == {field.name for field in dataclasses.fields(RunConfig)}
 
 
-def test_json_and_back_is_the_same_run() -> None:
-    config = RunConfig(**BASE)
+def test_runs_of_images_have_the_fingerprint_that_they_had_before_there_were_volumes() -> None:
+    before = "c17697dec1e315f01fa094d5cb95d6258ba471450837dfc3c68ec2c7bd637b40"
+    assert RunConfig(**BASE).fingerprint() == before
+
+
+@pytest.mark.parametrize("more", [{}, {"orientation": "RAS", "tile": (96, 96, 64), "overlap": 16}])
+def test_json_and_back_is_the_same_run(more: dict[str, Any]) -> None:
+    config = RunConfig(**BASE, **more)
     again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again.fingerprint() == config.fingerprint()
     assert config.differences(again.to_dict()) == []

@@ -350,3 +350,11 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     # rows of 48 more images are 288 x 75 numbers, which pandas holds a few times at the end;
     # the images themselves would be 48 x 48 x (3 + 8 + 12 + 8) bytes x 48
     assert peaks[64] - peaks[16] < 2_500_000
+
+
+def test_images_in_a_tile_of_their_size_give_the_same_rows(tmp_path: Path) -> None:
+    whole = run(plan(tmp_path, 2, batch_size=1), tmp_path / "run").rows
+    ready = plan(tmp_path, 2, batch_size=None, tile=(24, 20), overlap=4)
+    assert (ready.config.tile, ready.config.batch_size) == ((24, 20), 1)
+    tiled = run(ready, tmp_path / "tiled").rows
+    pd.testing.assert_frame_equal(tiled, whole, rtol=1e-4, atol=1e-6)

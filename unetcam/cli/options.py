@@ -191,14 +191,19 @@ Amp = Annotated[
     typer.Option("--amp", help="Run the network in mixed precision.", rich_help_panel=_RUNNING),
 ]
 BatchSize = Annotated[
-    int, typer.Option(metavar="N", help="Images in one pass.", rich_help_panel=_RUNNING)
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Images in one pass: 4 by default, and 1 for volumes and for tiles.",
+        rich_help_panel=_RUNNING,
+    ),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
         metavar="N",
         help="Processes that read images; 0: none. By default one for each further core, at "
-        "most 4.",
+        "most 4. Of volumes, which fill the memory, one at most reads ahead.",
         rich_help_panel=_RUNNING,
     ),
 ]

@@ -24,6 +24,11 @@ A network of segmentation-models-pytorch that was trained on normalised images:
 `unetcam report smp:Unet --checkpoint best.safetensors --model-args classes=3 --manifest test.csv
 --classes classes.csv --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --out run`
 
+A 3-D network, NIfTI or NRRD volumes and label volumes, in tiles:
+
+`unetcam report net3d.py:build --checkpoint best.pth --images scans --masks labels
+--classes background,tumour --tile 96 --out run`
+
 A run that was stopped goes on when the same command is started again.
 """
 
@@ -38,7 +43,11 @@ def report(
     channels: options.Channels = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The images.", rich_help_panel=options.DATA),
+        typer.Option(
+            metavar="DIR",
+            help="The images, or for a 3-D network volumes.",
+            rich_help_panel=options.DATA,
+        ),
     ] = None,
     masks: Annotated[
         Path | None,
@@ -83,6 +92,7 @@ def report(
     mean: options.Mean = None,
     std: options.Std = None,
     max_value: options.MaxValue = None,
+    orientation: options.Orientation = "RAS",
     layers: options.Layers = None,
     method: options.Method = "gradcam",
     target: options.Target = options.TargetName.CLASS,
@@ -90,7 +100,8 @@ def report(
         float | None,
         typer.Option(
             metavar="PIXELS",
-            help="Width of the band along a contour; 2 % of the image's diagonal by default.",
+            help="Width of the band along a contour, of volumes in voxels; 2 % of the image's "
+            "diagonal by default.",
             rich_help_panel=options.MEASURES,
         ),
     ] = None,
@@ -119,19 +130,23 @@ def report(
             rich_help_panel=options.RUNNING,
         ),
     ] = False,
+    tile: options.Tile = None,
+    overlap: options.Overlap = None,
     device: options.Device = "auto",
     amp: options.Amp = False,
-    batch_size: options.BatchSize = 4,
+    batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Explain every image of a data set and write a report.
+    """Explain every image or volume of a data set and write a report.
 
     RUN then holds report.html, rows.parquet and rows.csv (one row per image, layer and class),
-    summary.csv (per class and layer), skipped.csv, figures and run.json.
+    summary.csv (per class and layer), skipped.csv, figures and run.json. For a 3-D network NIfTI
+    and NRRD volumes are explained and measured whole, in voxels.
     """
+    tile_read = options.read_tile(tile)
     size_read = options.read_size(size)
     layers_read = options.read_names("--layers", layers)
     mean_read = options.read_numbers("--mean", mean)
@@ -173,6 +188,9 @@ def report(
                 std=std_read,
                 max_value=max_value,
                 amp=amp,
+                tile=tile_read,
+                overlap=overlap,
+                orientation=orientation,
             ),
             Measuring(band=band, threshold=threshold, batch_size=batch_size),
             out,

@@ -22,8 +22,8 @@ def to_channels(pixels: Pixels, channels: int, *, alpha: bool = False) -> Pixels
 
     Parameters
     ----------
-    pixels : ndarray, shape (H, W, C)
-        The image.
+    pixels : ndarray, shape (H, W, C) or (D, H, W, C)
+        The image or volume.
     channels : int
         Channels that the network takes.
     alpha : bool
@@ -31,7 +31,7 @@ def to_channels(pixels: Pixels, channels: int, *, alpha: bool = False) -> Pixels
 
     Returns
     -------
-    ndarray, shape (H, W, channels)
+    ndarray, shape (H, W, channels) or (D, H, W, channels)
         Of the same type, save that a grey of integers wider than 16 bits is float32.
 
     Raises
@@ -50,16 +50,16 @@ def to_channels(pixels: Pixels, channels: int, *, alpha: bool = False) -> Pixels
     ...
     unetcam.errors.DataError: has 5 bands and the network takes 3; save the bands that it was ...
     """
-    bands = pixels.shape[2]
+    bands = pixels.shape[-1]
     if bands == channels:
         return pixels
     if alpha and bands > 1:
         pixels = pixels[..., :-1]
-    if pixels.shape[2] == channels:
+    if pixels.shape[-1] == channels:
         return pixels
-    if pixels.shape[2] == 1 and channels == 3:
-        return np.repeat(pixels, 3, axis=2)
-    if pixels.shape[2] == 3 and channels == 1:
+    if pixels.shape[-1] == 1 and channels == 3:
+        return np.repeat(pixels, 3, axis=-1)
+    if pixels.shape[-1] == 3 and channels == 1:
         return _luma(pixels)[..., None]
     plural = "band" if bands == 1 else "bands"
     raise DataError(
@@ -70,7 +70,8 @@ def to_channels(pixels: Pixels, channels: int, *, alpha: bool = False) -> Pixels
 
 def _luma(pixels: Pixels) -> Pixels:
     if pixels.dtype in (np.uint8, np.uint16, np.float32):
-        return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY))
+        rows = np.ascontiguousarray(pixels).reshape(-1, *pixels.shape[-2:])
+        return np.asarray(cv2.cvtColor(rows, cv2.COLOR_RGB2GRAY)).reshape(pixels.shape[:-1])
     return pixels.astype(np.float32) @ np.asarray(_LUMA, dtype=np.float32)
 
 
@@ -83,33 +84,33 @@ def for_display(pixels: Pixels, *, alpha: bool = False) -> NDArray[np.uint8]:
 
     Parameters
     ----------
-    pixels : ndarray, shape (H, W, C)
-        The image; NaN and infinity are shown black.
+    pixels : ndarray, shape (H, W, C) or (D, H, W, C)
+        The image or volume; NaN and infinity are shown black.
     alpha : bool
         Whether the last band is opacity, which is left out.
 
     Returns
     -------
-    ndarray, shape (H, W, 3), uint8
+    ndarray, shape (H, W, 3) or (D, H, W, 3), uint8
 
     Examples
     --------
     >>> for_display(np.arange(101, dtype=np.float32).reshape(1, 101, 1))[0, [0, 50, 100], 0]
     array([  0, 127, 255], dtype=uint8)
     """
-    if alpha and pixels.shape[2] > 1:
+    if alpha and pixels.shape[-1] > 1:
         pixels = pixels[..., :-1]
-    colour = pixels.shape[2] == 3
-    pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
+    colour = pixels.shape[-1] == 3
+    pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]
     if pixels.dtype != np.uint8:
         pixels = _stretched(pixels, together=colour)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:-1], 3)))
 
 
 def _stretched(pixels: Pixels, *, together: bool) -> NDArray[np.uint8]:
     values = pixels.astype(np.float64)
     values[~np.isfinite(values)] = np.nan
-    axes = None if together else (0, 1)
+    axes = None if together else tuple(range(pixels.ndim - 1))
     if np.isnan(values).all(axis=axes).any():
         values = np.nan_to_num(values)
     low, high = np.nanpercentile(values, _DISPLAY_PERCENTILES, axis=axes, keepdims=True)

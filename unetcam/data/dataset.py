@@ -29,9 +29,9 @@ class Item:
         Where it came from.
     prepared : Prepared
         Image and mask as the network takes them, and the way back.
-    image : ndarray, shape (H, W, 3), uint8
-        The image for a person to look at, in its own frame.
-    truth : ndarray, shape (H, W), int64
+    image : ndarray, shape (H, W, 3) or (D, H, W, 3), uint8
+        The image or volume for a person to look at, in its own frame.
+    truth : ndarray, shape (H, W) or (D, H, W), int64
         Class indices in the image's own frame; ``IGNORE`` (-1) where a pixel is left out, and
         everywhere if there is no mask.
     """
@@ -103,7 +103,7 @@ class SegmentationDataset(Dataset[Item | Skipped]):
             return Skipped(sample.id, readable(sample.image), reason)
 
     def _item(self, sample: Sample) -> Item:
-        picture = read_picture(sample.image, plane=sample.plane)
+        picture = read_picture(sample.image, plane=sample.plane, orientation=sample.orientation)
         try:
             pixels = to_channels(picture.pixels, self.preprocessing.channels, alpha=picture.alpha)
         except DataError as error:

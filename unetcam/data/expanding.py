@@ -1,13 +1,15 @@
-"""From volumes to slices: one sample per axial plane."""
+"""From volumes to slices, one sample per axial plane, and back to whole volumes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from unetcam.data.files import is_volume
 from unetcam.data.samples import Sample, Skipped, readable, shown
 from unetcam.data.volumes import Volume, open_volume
+from unetcam.data.whole import AS_STORED, check_orientation, stored_orientation
 from unetcam.errors import DataError
 
 _SAME_PLACE = 0.5
@@ -46,6 +48,50 @@ def expand_volumes(samples: list[Sample]) -> tuple[list[Sample], list[Skipped]]:
             for plane in range(planes)
         ]
     return expanded, skipped
+
+
+def whole_volumes(
+    samples: Sequence[Sample], orientation: str = "RAS"
+) -> tuple[list[Sample], list[Skipped]]:
+    """The volumes that slices come from, each once, to be read whole.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        What `find_samples` found.
+    orientation : str
+        Where the axes shall run to; see :func:`~unetcam.data.whole.read_whole`. ``"file"`` is
+        that of each image, for its masks as well.
+
+    Returns
+    -------
+    samples : list of Sample
+        In their order.
+    skipped : list of Skipped
+        What is no volume.
+
+    Raises
+    ------
+    DataError
+        For an orientation that is none.
+    """
+    check_orientation(orientation)
+    volumes: dict[str, Sample] = {}
+    skipped: list[Skipped] = []
+    for sample in samples:
+        if not is_volume(sample.image):
+            reason = (
+                f"{shown(sample.image)} is no volume, and the network is three-dimensional; give "
+                "NIfTI or NRRD"
+            )
+            skipped.append(Skipped(sample.id, readable(sample.image), reason))
+            continue
+        name = sample.id if sample.plane is None else sample.id.rpartition("#")[0]
+        if name not in volumes:
+            stored = orientation == AS_STORED
+            axes = stored_orientation(sample.image) if stored else orientation.upper()
+            volumes[name] = replace(sample, id=name, plane=None, orientation=axes)
+    return list(volumes.values()), skipped
 
 
 def _checked_planes(sample: Sample) -> int:

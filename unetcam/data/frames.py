@@ -1,4 +1,4 @@
-"""The way back: from the network's input to the image's own size and frame."""
+"""The way back: from the network's input to the image's or volume's own size and frame."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from torch.nn import functional as F
 
 from unetcam.errors import DataError
 
-Size = tuple[int, int]
+Size = tuple[int, ...]
+"""Sides in pixels: (height, width) of an image, (depth, height, width) of a volume."""
+
+_LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How an image was resized and padded, and how maps are brought back.
+    """How an image or a volume was resized and padded, and how maps are brought back.
 
     Attributes
     ----------
-    original : (int, int)
-        Height and width of the image.
-    resized : (int, int)
-        Height and width that it was resized to.
-    offset : (int, int)
-        Row and column at which it lies within the padding.
-    padded : (int, int)
-        Height and width of the network's input.
+    original : tuple of int
+        Height and width of the image; depth, height and width of a volume.
+    resized : tuple of int
+        The sides that it was resized to.
+    offset : tuple of int
+        Where it lies within the padding: its first row and column; of a volume also plane.
+    padded : tuple of int
+        The sides of the network's input.
     """
 
     original: Size
@@ -44,22 +47,35 @@ class Frame:
         >>> Frame.identity((4, 6)).padded
         (4, 6)
         """
-        return cls(size, size, (0, 0), size)
+        return cls(size, size, (0,) * len(size), size)
+
+    @property
+    def inside(self) -> tuple[slice, ...]:
+        """Where the image lies in the network's input, an index for its spatial axes.
+
+        Examples
+        --------
+        >>> Frame(original=(2, 3), resized=(2, 3), offset=(1, 0), padded=(4, 4)).inside
+        (slice(1, 3, None), slice(0, 3, None))
+        """
+        sides = zip(self.offset, self.resized, strict=True)
+        return tuple(slice(start, start + length) for start, length in sides)
 
     def restore(self, maps: Tensor, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
         """Undo padding and resizing, on the device the maps are on.
 
         Parameters
         ----------
-        maps : Tensor, shape (..., h, w)
+        maps : Tensor, shape (..., h, w) or (..., d, h, w)
             Maps, logits or labels at the size of the network's input (`padded`).
         mode : {"bilinear", "nearest"}
-            Bilinear, with ``align_corners=False``, for maps and logits of a floating type; the
-            nearest pixel's value, measured between pixel centres, for labels of any type.
+            Bilinear (of a volume trilinear), with ``align_corners=False``, for maps and logits of
+            a floating type; the nearest pixel's value, measured between pixel centres, for labels
+            of any type.
 
         Returns
         -------
-        Tensor, shape (..., H, W)
+        Tensor, shape (..., H, W) or (..., D, H, W)
             At the image's own size (`original`), of the same type and on the same device. Where
             nothing was resized the values are the same to the bit.
 
@@ -77,26 +93,27 @@ class Frame:
         """
         if mode not in ("bilinear", "nearest"):
             raise DataError(f"maps can't be restored by '{mode}'; choose bilinear or nearest")
-        if tuple(maps.shape[-2:]) != self.padded:
+        dims = len(self.padded)
+        if tuple(maps.shape[-dims:]) != self.padded:
             raise DataError(
                 f"the maps have the shape {tuple(maps.shape)} and the network's input was "
                 f"{self.padded}; resize them to the input first"
             )
-        (top, left), (height, width) = self.offset, self.resized
-        inner = maps[..., top : top + height, left : left + width]
+        lead = (slice(None),) * (maps.ndim - dims)
+        inner = maps[(*lead, *self.inside)]
         if self.resized == self.original:
             return inner
         if mode == "nearest":
-            rows = _nearest(height, self.original[0], maps.device)
-            columns = _nearest(width, self.original[1], maps.device)
-            return inner.index_select(-2, rows).index_select(-1, columns)
+            for axis, (length, wanted) in enumerate(zip(self.resized, self.original, strict=True)):
+                inner = inner.index_select(axis - dims, _nearest(length, wanted, maps.device))
+            return inner
         if not maps.is_floating_point():
             raise DataError(
                 f"labels of the type {maps.dtype} can't be averaged; use mode='nearest'"
             )
-        flat = inner.reshape(1, -1, height, width)
-        resized = F.interpolate(flat, self.original, mode="bilinear", align_corners=False)
-        return resized.reshape(*maps.shape[:-2], *self.original)
+        flat = inner.reshape(1, -1, *self.resized)
+        resized = F.interpolate(flat, self.original, mode=_LINEAR[dims], align_corners=False)
+        return resized.reshape(*maps.shape[:-dims], *self.original)
 
 
 def _nearest(length: int, wanted: int, device: torch.device) -> Tensor:

@@ -41,7 +41,7 @@ def read_mask(
 
     Returns
     -------
-    ndarray, shape (H, W), int64
+    ndarray, shape (H, W) or (D, H, W), int64
         Class indices; ``IGNORE`` (-1) where a pixel is left out.
 
     Raises
@@ -65,18 +65,19 @@ def read_mask(
             raise DataError(f"{shown(source.image)} has no mask; name its mask file")
         if isinstance(source.mask, tuple):
             return _from_class_files(source, source.mask, classes, image)
-        return _from_one_file(source.mask, source.plane, classes, image)
-    return _from_one_file(Path(source), None, classes, image)
+        return _from_one_file(source, source.mask, classes, image)
+    path = Path(source)
+    return _from_one_file(Sample(path.name, path), path, classes, image)
 
 
 def _from_one_file(
-    path: Path, plane: int | None, classes: ClassTable, image: Picture | None
+    sample: Sample, path: Path, classes: ClassTable, image: Picture | None
 ) -> Indices:
-    picture = read_picture(path, plane=plane, indices=True)
+    picture = _read(sample, path)
     pixels = _in_frame(path, picture, image)
     if picture.alpha:
         pixels = pixels[..., :-1]
-    bands = pixels.shape[2]
+    bands = pixels.shape[-1]
     if bands == 1:
         if picture.palette is not None and classes.colours is not None:
             _require_agreement(path, pixels[..., 0], picture.palette, classes, classes.colours)
@@ -95,17 +96,24 @@ def _from_one_file(
     )
 
 
+def _read(sample: Sample, path: Path) -> Picture:
+    return read_picture(path, plane=sample.plane, orientation=sample.orientation, indices=True)
+
+
 def _in_frame(path: Path, mask: Picture, image: Picture | None) -> Pixels:
     """The mask's pixels in the upright frame of its image."""
     if image is None or mask.size == image.size:
         return mask.pixels
     if mask.orientation == 1 and image.orientation != 1 and mask.size == image.stored_size:
         return upright(mask.pixels, image.orientation)
-    (height, width), (rows, columns) = mask.size, image.size
     raise DataError(
-        f"the mask {shown(path)} has {height} x {width} pixels and its image {rows} x {columns}; "
+        f"the mask {shown(path)} has {_by(mask.size)} pixels and its image {_by(image.size)}; "
         "give a mask of the image's size"
     )
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))
 
 
 def _from_values(path: Path, pixels: Pixels, classes: ClassTable) -> Indices:
@@ -242,14 +250,13 @@ def _from_class_files(
 ) -> Indices:
     result: Indices | None = None
     for path, index in zip(paths, sample.mask_classes, strict=True):
-        inside = _inside(path, sample.plane, image)
+        inside = _inside(sample, path, image)
         if result is None:
             result = np.full(inside.shape, _UNKNOWN, dtype=np.int64)
         if inside.shape != result.shape:
             raise DataError(
-                f"the mask {shown(path)} has {inside.shape[0]} x {inside.shape[1]} pixels and "
-                f"{shown(paths[0])} {result.shape[0]} x {result.shape[1]}; give all class files "
-                "of an image one size"
+                f"the mask {shown(path)} has {_by(inside.shape)} pixels and {shown(paths[0])} "
+                f"{_by(result.shape)}; give all class files of an image one size"
             )
         claimed = inside & (result != _UNKNOWN)
         if bool(claimed.any()):
@@ -265,8 +272,8 @@ def _from_class_files(
     return result
 
 
-def _inside(path: Path, plane: int | None, image: Picture | None) -> NDArray[np.bool_]:
-    picture = read_picture(path, plane=plane, indices=True)
+def _inside(sample: Sample, path: Path, image: Picture | None) -> NDArray[np.bool_]:
+    picture = _read(sample, path)
     pixels = _in_frame(path, picture, image)
     if picture.alpha:
         pixels = pixels[..., :-1]

@@ -21,11 +21,11 @@ Pixels = NDArray[Any]
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image, upright.
+    """A decoded image, upright, or a whole volume.
 
     Attributes
     ----------
-    pixels : ndarray, shape (H, W, C)
+    pixels : ndarray, shape (H, W, C) or (D, H, W, C)
         Values as the file has them: an integer type or float32 (masks may be float64).
     alpha : bool
         Whether the last band is opacity.
@@ -41,15 +41,14 @@ class Picture:
     palette: NDArray[np.uint8] | None = None
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width, upright."""
-        return self.pixels.shape[0], self.pixels.shape[1]
+    def size(self) -> tuple[int, ...]:
+        """Height and width, upright; of a volume depth, height and width."""
+        return self.pixels.shape[:-1]
 
     @property
-    def stored_size(self) -> tuple[int, int]:
+    def stored_size(self) -> tuple[int, ...]:
         """Height and width as the file stores them, before the orientation was applied."""
-        height, width = self.size
-        return (width, height) if self.orientation >= 5 else (height, width)
+        return self.size[::-1] if self.orientation >= 5 else self.size
 
 
 def require_size(height: int, width: int, bands: int = 1) -> None:

@@ -18,10 +18,17 @@ from unetcam.data.picture import Picture, Pixels
 from unetcam.data.samples import shown
 from unetcam.data.tiff import read_tiff
 from unetcam.data.volumes import read_plane
+from unetcam.data.whole import read_whole
 from unetcam.errors import DataError, UnetcamError
 
 
-def read_picture(path: Path, *, plane: int | None = None, indices: bool = False) -> Picture:
+def read_picture(
+    path: Path,
+    *,
+    plane: int | None = None,
+    orientation: str | None = None,
+    indices: bool = False,
+) -> Picture:
     """Decode a file, upright, with what is known of its bands.
 
     Parameters
@@ -30,6 +37,9 @@ def read_picture(path: Path, *, plane: int | None = None, indices: bool = False)
         PNG, JPEG, TIFF, NPY, NPZ, NIfTI or NRRD, told by the suffix in any case.
     plane : int, optional
         The axial slice of a NIfTI or NRRD volume.
+    orientation : str, optional
+        Read a NIfTI or NRRD volume whole, its axes in this order; see
+        :func:`~unetcam.data.whole.read_whole`.
     indices : bool
         Read class indices: a palette's indices rather than its colours, the stored samples
         rather than displayed greys, truth values as 0 and 1.
@@ -52,6 +62,8 @@ def read_picture(path: Path, *, plane: int | None = None, indices: bool = False)
         )
     require_file(path)
     try:
+        if suffix in VOLUME_SUFFIXES and orientation is not None:
+            return Picture(read_whole(path, orientation, indices=indices).values)
         if suffix in VOLUME_SUFFIXES:
             return read_plane(path, plane, indices=indices)
         if suffix in TIFF_SUFFIXES:

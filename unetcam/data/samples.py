@@ -28,12 +28,15 @@ class Sample:
     mask : Path, tuple of Path or None
         One mask, or one binary file per class, or no ground truth.
     plane : int or None
-        The axial slice of a NIfTI or NRRD volume, counted from the feet; None for any other file.
+        The axial slice of a NIfTI or NRRD volume, counted from the feet; None for any other file,
+        and for a whole volume.
     mask_classes : tuple of int
         Class index of each file when `mask` is a tuple; empty otherwise.
     unlabelled : int
         With one file per class: the class index of the pixels that no file claims. It is 0 where
         class 0 has no files in the data set (a background), and ``IGNORE`` otherwise.
+    orientation : str or None
+        Where the three axes of a whole volume run to, as in ``"RAS"``; None for anything else.
     """
 
     id: str
@@ -42,6 +45,7 @@ class Sample:
     plane: int | None = None
     mask_classes: tuple[int, ...] = ()
     unlabelled: int = 0
+    orientation: str | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:

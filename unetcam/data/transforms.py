@@ -71,12 +71,12 @@ def _up(length: int, stride: int) -> int:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image as the network takes it.
+    """An image or a volume as the network takes it.
 
     Attributes
     ----------
-    image : Tensor, shape (C, h, w), float32
-    mask : Tensor, shape (h, w), int64, or None
+    image : Tensor, shape (C, h, w) or (C, d, h, w), float32
+    mask : Tensor, shape (h, w) or (d, h, w), int64, or None
         Class indices; ``IGNORE`` (-1) in the padding.
     frame : Frame
         The way back to the image's own size.
@@ -110,6 +110,8 @@ class Preprocessing:
     max_value : float or None
         What the image is divided by first. None: the type's maximum for unsigned integers of 8
         and 16 bits (255, 65535), and 1 for any other type.
+    dims : {2, 3}
+        2 for images and 3 for volumes, which are padded and never resized.
 
     Raises
     ------
@@ -133,10 +135,15 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     max_value: float | None = None
+    dims: int = 2
 
     def __post_init__(self) -> None:
         if self.mode not in ("pad", "resize"):
             raise DataError(f"the mode '{self.mode}' is unknown; choose pad or resize")
+        if self.dims not in (2, 3):
+            raise DataError(f"there are {self.dims} dimensions; give 2 for images or 3 for volumes")
+        if self.dims == 3 and (self.mode != "pad" or self.size is not None):
+            raise DataError("volumes keep their size; give none, and the mode pad")
         for name in ("channels", "stride"):
             object.__setattr__(self, name, _whole(getattr(self, name), name))
         if self.size is not None:
@@ -164,12 +171,12 @@ class Preprocessing:
         return values * self.channels if len(values) == 1 else values
 
     def frame(self, original: Size) -> Frame:
-        """How an image of a size will be resized and padded.
+        """How an image or a volume of a size will be resized and padded.
 
         Parameters
         ----------
-        original : (int, int)
-            Height and width of the image.
+        original : tuple of int
+            Height and width of the image; depth, height and width of a volume.
 
         Returns
         -------
@@ -181,24 +188,24 @@ class Preprocessing:
         Frame(original=(20, 30), resized=(20, 30), offset=(6, 1), padded=(32, 32))
         """
         size = self.size or original
-        padded = (_up(size[0], self.stride), _up(size[1], self.stride))
+        padded = tuple(_up(side, self.stride) for side in size)
         if self.mode == "resize":
             return Frame(original, padded, (0, 0), padded)
         resized = original
         if self.size is not None:
             scale = min(size[0] / original[0], size[1] / original[1])
             resized = (max(1, round(original[0] * scale)), max(1, round(original[1] * scale)))
-        offset = ((padded[0] - resized[0]) // 2, (padded[1] - resized[1]) // 2)
+        offset = tuple((a - b) // 2 for a, b in zip(padded, resized, strict=True))
         return Frame(original, resized, offset, padded)
 
     def __call__(self, image: Pixels, mask: NDArray[np.int64] | None = None) -> Prepared:
-        """Prepare an image and its mask.
+        """Prepare an image or a volume, and its mask.
 
         Parameters
         ----------
-        image : ndarray, shape (H, W, C)
+        image : ndarray, shape (H, W, C) or (D, H, W, C)
             As `read_image` gives it.
-        mask : ndarray, shape (H, W), optional
+        mask : ndarray, shape (H, W) or (D, H, W), optional
             Class indices, as `read_mask` gives them.
 
         Returns
@@ -213,18 +220,21 @@ class Preprocessing:
             another size.
         """
         image = to_channels(image, self.channels)
-        size = (image.shape[0], image.shape[1])
+        size = image.shape[:-1]
+        if len(size) != self.dims:
+            raise DataError(f"it has {len(size)} spatial dimensions and the network {self.dims}")
         if mask is not None and mask.shape != size:
             raise DataError(f"the mask has the shape {mask.shape} and the image {size}")
         if image.dtype not in (np.uint8, np.uint16):
             image = image.astype(np.float32)
-        targets = {"image": np.ascontiguousarray(image)}
+        image_name, mask_name = ("image", "mask") if self.dims == 2 else ("volume", "mask3d")
+        targets = {image_name: np.ascontiguousarray(image)}
         if mask is not None:
-            targets["mask"] = np.ascontiguousarray(mask, dtype=np.int32)  # what OpenCV resizes
+            targets[mask_name] = np.ascontiguousarray(mask, dtype=np.int32)  # what OpenCV resizes
         done = _pipeline(self)(**targets)
         frame = self.frame(size)
-        tensor = torch.from_numpy(np.ascontiguousarray(done["image"].transpose(2, 0, 1)))
-        labels = None if mask is None else torch.from_numpy(done["mask"].astype(np.int64))
+        tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(done[image_name], -1, 0)))
+        labels = None if mask is None else torch.from_numpy(done[mask_name].astype(np.int64))
         return Prepared(tensor, labels, frame)
 
     def to_yaml(self) -> str:
@@ -244,6 +254,7 @@ class Preprocessing:
         options = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
+            if (name, value) != ("dims", 2)  # as it was written before there were volumes
         }
         content = {"schema": _SCHEMA, "options": options, "pipeline": A.to_dict(_pipeline(self))}
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
@@ -336,7 +347,18 @@ def _pipeline(options: Preprocessing) -> A.Compose:
         steps.append(A.ToFloat(max_value=None, p=1.0))
     largest = 1.0 if options.max_value is None else options.max_value
     steps.append(A.Normalize(options.mean, options.std, max_pixel_value=largest))
-    if options.mode == "pad":
+    if options.dims == 3:
+        divisors = (options.stride,) * 3
+        steps.append(
+            A.PadIfNeeded3D(
+                min_zyx=None,
+                pad_divisor_zyx=divisors,
+                position="center",
+                fill=0,
+                fill_mask=IGNORE,
+            )
+        )
+    elif options.mode == "pad":
         least = (
             {"min_height": rounded[0], "min_width": rounded[1]}
             if rounded

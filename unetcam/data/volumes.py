@@ -115,10 +115,10 @@ class Volume:
         pixels = pixels if self._flipped[1] else pixels[::-1]  # the front up
         return np.ascontiguousarray(pixels[:, ::-1] if self._flipped[0] else pixels)
 
-    def whole(self) -> Pixels:
+    def whole(self, *, indices: bool = False) -> Pixels:
         """All voxels as they lie in the file, shape (X, Y, Z, C)."""
         voxels = _with_bands(np.asarray(self._data()).reshape(self._shape), spatial=3)
-        return plain_values(voxels, indices=False)
+        return plain_values(voxels, indices=indices)
 
     @property
     def image(self) -> Any:
@@ -135,7 +135,13 @@ class Volume:
     @property
     def voxel(self) -> float:
         """The shortest side of a voxel in millimetres."""
-        return float(np.linalg.norm(self.affine[:3, :3], axis=0).min())
+        return min(self.spacing)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """A voxel's sides in millimetres: from left to right, back to front and feet to head."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return x, y, z
 
 
 def _with_bands(voxels: Any, *, spatial: int) -> Pixels:

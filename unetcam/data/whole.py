@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from unetcam.data.files import is_nrrd
 from unetcam.data.picture import Pixels
-from unetcam.data.volumes import Volume
+from unetcam.data.volumes import Volume, open_volume
 from unetcam.errors import DataError
 
 AS_STORED: Final = "file"
@@ -23,18 +24,22 @@ _OPPOSITES = ("LR", "PA", "IS")
 
 @dataclass(frozen=True, eq=False)
 class WholeVolume:
-    """A volume with its axes in a known order, and the way back to the file's own voxels.
+    """A volume with its axes in a known order, and the way back to the file's own voxels."""
 
-    Attributes
-    ----------
-    values : ndarray, (D, H, W, C)
-        As the file has them, along the axes of the orientation that was asked for.
-    """
-
-    values: Pixels
     _volume: Volume
+    _turn: NDArray[np.float64]
     _back: NDArray[np.float64]
     _suffix: str
+    _indices: bool
+
+    @cached_property
+    def values(self) -> Pixels:
+        """(D, H, W, C) voxels as the file has them, along the axes that were asked for.
+
+        They are read when they are first asked for.
+        """
+        voxels = self._volume.whole(indices=self._indices)
+        return np.ascontiguousarray(_orientations().apply_orientation(voxels, self._turn))
 
     @property
     def suffix(self) -> str:
@@ -62,7 +67,7 @@ class WholeVolume:
         return gzip.compress(made.to_bytes(), mtime=0)
 
 
-def read_whole(path: Path, orientation: str = "RAS") -> WholeVolume:
+def read_whole(path: Path, orientation: str = "RAS", *, indices: bool = False) -> WholeVolume:
     """Read a whole volume.
 
     Parameters
@@ -73,6 +78,8 @@ def read_whole(path: Path, orientation: str = "RAS") -> WholeVolume:
         Where the three axes shall run to, as in ``"RAS"``: right, anterior (front), superior
         (up), or L, P and I for the other way; in any order. ``"file"`` leaves the axes as they
         are stored. Oblique axes are taken for the nearest; no voxel is interpolated.
+    indices : bool
+        Read class indices: truth values as 0 and 1.
 
     Returns
     -------
@@ -86,13 +93,29 @@ def read_whole(path: Path, orientation: str = "RAS") -> WholeVolume:
     check_orientation(orientation)
     volume = Volume(path)
     known = _orientations()
-    stored = wanted = known.io_orientation(volume.image.affine)
+    stored = wanted = _stored(volume)
     if orientation != AS_STORED:
         wanted = known.axcodes2ornt(tuple(orientation.upper()))
     turn, back = known.ornt_transform(stored, wanted), known.ornt_transform(wanted, stored)
-    values = np.ascontiguousarray(known.apply_orientation(volume.whole(), turn))
     suffix = ".nrrd" if is_nrrd(path) else ".nii.gz"
-    return WholeVolume(values, volume, back, suffix)
+    return WholeVolume(volume, turn, back, suffix, indices)
+
+
+def stored_orientation(path: Path) -> str:
+    """Where the axes of a volume run to as they are stored, as in ``"LPS"``.
+
+    Raises
+    ------
+    DataError
+        If the volume can't be read.
+    """
+    codes = _orientations().ornt2axcodes(_stored(open_volume(path)))
+    return "".join(codes)
+
+
+def _stored(volume: Volume) -> NDArray[np.float64]:
+    stored: NDArray[np.float64] = _orientations().io_orientation(volume.image.affine)
+    return stored
 
 
 def _orientations() -> Any:

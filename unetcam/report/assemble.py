@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import nn
 
 from unetcam.data import Sample, Skipped
-from unetcam.report.examples import Example, choose_examples
+from unetcam.data.volumes import open_volume
+from unetcam.report.examples import Example, Role, choose_examples
 from unetcam.report.page import write_report
+from unetcam.report.slices import choose_slice
 from unetcam.runs import (
     DataRequest,
     Explanation,
@@ -26,7 +29,7 @@ from unetcam.runs import (
     plan_run,
     publishing,
 )
-from unetcam.runs.explain import Explainer
+from unetcam.runs.explain import Explainer, View
 from unetcam.runs.loop import dataset_of, settings_of
 
 
@@ -160,20 +163,37 @@ def explain_examples(model: nn.Module, samples: Sequence[Sample], run: RunData) 
             item = dataset[position]
             if isinstance(item, Skipped):  # it could be read a moment ago: its rows stay
                 continue
-            (picture,) = explainer.pictures([item])
+            (view,) = explainer.views([item])
             for class_index, role, image in wanted:
                 if image == name:
-                    found[class_index, role, image] = Example(
-                        class_index=class_index,
-                        role=role,
-                        image_id=name,
-                        score=float(scores["class_iou"][name, class_index]),
-                        image=item.image,
-                        truth=item.truth,
-                        prediction=picture.prediction,
-                        maps={x: picture.scaled(x, class_index) for x in config.layers},
-                    )
+                    score = float(scores["class_iou"][name, class_index])
+                    found[class_index, role, image] = _example(view, class_index, role, score)
     return [found[key] for key in wanted if key in found]
+
+
+def _example(view: View, class_index: int, role: Role, score: float) -> Example:
+    """What is shown of an image for a class; of a volume the slice with most of the class."""
+    (item,), prediction = view.items, view.prediction[0].cpu().numpy()
+    shown = None
+    if item.sample.orientation is not None:
+        regions = [mask == class_index for mask in (item.truth, prediction)]
+        spacing = open_volume(item.sample.image).spacing
+        shown = choose_slice(regions, item.sample.orientation, spacing)
+
+    def seen(values: NDArray[Any]) -> NDArray[Any]:
+        return values if shown is None else shown.of(values)
+
+    return Example(
+        class_index=class_index,
+        role=role,
+        image_id=item.sample.id,
+        score=score,
+        image=seen(item.image),
+        truth=seen(item.truth),
+        prediction=seen(prediction),
+        maps={layer: seen(view.scaled(layer, class_index)) for layer in view.layers},
+        place="" if shown is None else shown.title,
+    )
 
 
 def _images(count: int) -> str:

@@ -37,6 +37,8 @@ class Example:
     maps : mapping of str to ndarray of float32, shape (H, W)
         Each layer's map of the class, scaled to [0, 1] by its own maximum; NaN where the class
         has none.
+    place : str
+        Which slice of a volume image, masks and maps are; empty for an image.
     """
 
     class_index: int
@@ -47,6 +49,7 @@ class Example:
     truth: NDArray[Any]
     prediction: NDArray[Any]
     maps: Mapping[str, NDArray[np.float32]]
+    place: str = ""
 
 
 def choose_examples(

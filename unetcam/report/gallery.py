@@ -47,6 +47,7 @@ class Strip:
     role: str
     title: str
     image_id: str
+    place: str
     score: float
     anchor: str
     tiles: tuple[Tile, ...]
@@ -123,7 +124,7 @@ class Gallery:
         tiles = [
             Tile(
                 "", encoded(plain), width, plain.shape[0],
-                f"Image {example.image_id} with the true and the predicted outline of {name}.", "",
+                f"{_where(example)} with the true and the predicted outline of {name}.", "",
             )
         ]  # fmt: skip
         for layer in self._run.layers:
@@ -132,12 +133,14 @@ class Gallery:
             heat = example.maps[layer]
             drawn = overlay(example.image, heat, truth, prediction=prediction, width=width)
             note = self._note(example, layer)
-            alt = f"Map of {name} at layer {layer} over image {example.image_id}; {note}."
+            shown = _where(example)
+            alt = f"Map of {name} at layer {layer} over {shown[0].lower()}{shown[1:]}; {note}."
             tiles.append(Tile(layer, encoded(drawn), width, drawn.shape[0], alt, note))
         return Strip(
             example.role,
             self._title(example),
             example.image_id,
+            example.place,
             example.score,
             f"example-{place}",
             tuple(tiles),
@@ -159,9 +162,15 @@ class Gallery:
         if np.isnan(heat).all():
             return "no map: nothing to explain here"
         if not np.nanmax(heat) > 0:
-            return "empty map: no evidence"
+            return "no evidence in this slice" if example.place else "empty map: no evidence"
         inside = self._inside.get((example.class_index, example.image_id, layer), float("nan"))
         return "" if np.isnan(inside) else f"{percent(inside)} on the class"
+
+
+def _where(example: Example) -> str:
+    if example.place:
+        return f"{example.place.capitalize()} of volume {example.image_id}"
+    return f"Image {example.image_id}"
 
 
 def file_names(names: Sequence[str]) -> list[str]:

@@ -203,6 +203,7 @@ def _content(run: RunLike, examples: Sequence[Example]) -> dict[str, Any]:
     return {
         "version": __version__,
         "title": _model_name(config),
+        "volumes": config.get("orientation") is not None,
         "facts": _facts(run, config),
         "headline": _headline(run, classes, findings),
         "findings": findings,
@@ -293,6 +294,7 @@ def _facts(run: RunLike, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Explained", TARGETS.get(target, target)),
         ("Layers", f"{len(run.layers)}, deepest first: {layers}"),
         ("Images", images),
+        ("Volumes", "explained and measured whole, in voxels" if config.get("orientation") else ""),
         ("Date", _date(str(run.meta.get("finished") or run.meta.get("started") or ""))),
     ]
     return [(name, value) for name, value in facts if value]

@@ -10,13 +10,14 @@ from PIL import Image
 
 from unetcam import methods
 from unetcam.data import ClassTable, Item, Sample, SegmentationDataset, Skipped, find_samples
+from unetcam.data.expanding import whole_volumes
 from unetcam.errors import DataError, RunError
 from unetcam.report.naming import file_names
 from unetcam.report.overlays import overlay
-from unetcam.report.volumes import whole_volumes, write_volume_maps
+from unetcam.report.volumes import write_volume
 from unetcam.runs import Explanation, ModelRequest, Progress, Silent, open_network
 from unetcam.runs.config import TRUTH_KINDS
-from unetcam.runs.explain import Explainer, Picture, Settings
+from unetcam.runs.explain import Explainer, Settings
 from unetcam.runs.files import replacing
 from unetcam.runs.inputs import tiles_of
 from unetcam.runs.setup import check_class_count, choose_layers, preprocessing_of
@@ -39,7 +40,7 @@ def write_maps(
     what the maps are of (the classes, or the ranks of the method "channels"), ``prediction``
     (H, W) int64, and for every layer ``map:<layer>`` (T, H, W), raw, float32. All in the image's
     own frame. A network of volumes explains NIfTI and NRRD files whole: see
-    :func:`unetcam.report.volumes.write_volume_maps`.
+    :func:`unetcam.report.volumes.write_volume`.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ def write_maps(
     layers, strides = choose_layers(network, how.layers, method)
     tiles = tiles_of(how.tile, how.overlap, network.dims, network.stride)
     if network.dims == 3:
-        samples, others = whole_volumes(samples)
+        samples, others = whole_volumes(samples, how.orientation)
         skipped += others
     ids = [sample.id for sample in samples]
     folders = {one: out / name for one, name in zip(ids, file_names(ids), strict=True)}
@@ -95,15 +96,10 @@ def write_maps(
     for one in skipped:
         progress.skipped(one)
     progress.begin(len(samples), 0)
-    if network.dims == 3:
-        written, unread = write_volume_maps(network, layers, folders, samples, table, how, progress)
-    else:
-        dataset = SegmentationDataset(samples, table, preprocessing_of(network, model.size, how))
-        settings = Settings(
-            table.names, method=how.method, target=how.target, amp=how.amp, tiles=tiles
-        )
-        with Explainer(network.model, layers, strides, settings, progress.within) as explainer:
-            written, unread = _write_pictures(explainer, dataset, folders, table, progress)
+    dataset = SegmentationDataset(samples, table, preprocessing_of(network, model.size, how))
+    settings = Settings(table.names, method=how.method, target=how.target, amp=how.amp, tiles=tiles)
+    with Explainer(network.model, layers, strides, settings, progress.within) as explainer:
+        written, unread = _write_all(explainer, dataset, folders, table, progress)
     skipped += unread
     if not written:
         raise DataError(
@@ -113,7 +109,7 @@ def write_maps(
     return written, skipped
 
 
-def _write_pictures(
+def _write_all(
     explainer: Explainer,
     dataset: SegmentationDataset,
     folders: Mapping[str, Path],
@@ -128,8 +124,8 @@ def _write_pictures(
             skipped.append(item)
             progress.skipped(item)
         else:
-            (picture,) = explainer.pictures([item])
-            written += _write(folders[item.sample.id], picture, table)
+            write = _write if item.sample.orientation is None else write_volume
+            written += write(explainer, item, folders[item.sample.id], table)
         progress.advance(1)
     return written, skipped
 
@@ -153,9 +149,9 @@ def _samples(images: Sequence[Path]) -> tuple[list[Sample], list[Skipped]]:
     return list(samples.values()), skipped
 
 
-def _write(folder: Path, picture: Picture, table: ClassTable) -> list[Path]:
+def _write(explainer: Explainer, item: Item, folder: Path, table: ClassTable) -> list[Path]:
+    (picture,) = explainer.pictures([item])
     folder.mkdir(parents=True, exist_ok=True)
-    item: Item = picture.item
     arrays = {
         "classes": np.array(table.names),
         "layers": np.array(list(picture.maps)),

@@ -222,7 +222,7 @@ def class_table(run: RunLike, stats: Stats, class_index: int) -> list[tuple[str,
 def full_table(run: RunLike, stats: Stats, class_index: int) -> list[FullLine]:
     """Every number of a class that has a value, one cell per layer; the profile has its chart."""
     lines = []
-    for column in columns(len(run.classes.names)):
+    for column in columns(len(run.classes.names), 3 if "hot_z" in run.rows else 2):
         if column.name.startswith(("profile_", "leak_")):
             continue
         found = [stats(class_index, layer, column.name) for layer in run.layers]

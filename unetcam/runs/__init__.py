@@ -4,17 +4,9 @@ from unetcam.runs.compare import Comparison, compare
 from unetcam.runs.config import RunConfig
 from unetcam.runs.loop import Progress, Silent, execute
 from unetcam.runs.publish import publishing
+from unetcam.runs.requests import DataRequest, Explanation, Measuring, ModelRequest
 from unetcam.runs.rundata import RunData
-from unetcam.runs.setup import (
-    DataRequest,
-    Explanation,
-    Measuring,
-    ModelRequest,
-    Network,
-    Plan,
-    open_network,
-    plan_run,
-)
+from unetcam.runs.setup import Network, Plan, open_network, plan_run
 from unetcam.runs.store import RunStore
 from unetcam.runs.summary import summarise
 

@@ -77,6 +77,13 @@ class RunConfig:
         Whether the network runs in mixed precision.
     device : str
         The device's type: "cpu", "cuda".
+    orientation : str or None
+        Of volumes, which are explained whole: where their axes run to, see
+        :func:`unetcam.data.whole.read_whole`. None for images.
+    tile : tuple of int or None
+        Sides of the tiles in which images are explained; None: whole.
+    overlap : int or None
+        Pixels that tiles share.
 
     Raises
     ------
@@ -111,6 +118,9 @@ class RunConfig:
     batch_size: int = 4
     amp: bool = False
     device: str = "cpu"
+    orientation: str | None = None
+    tile: tuple[int, ...] | None = None
+    overlap: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model_args", dict(self.model_args or {}))
@@ -137,13 +147,16 @@ class RunConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
         """Build a configuration from :meth:`to_dict`'s values; unknown ones are left out."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        known["layers"], known["strides"] = tuple(known["layers"]), tuple(known["strides"])
+        for name in ("layers", "strides", "tile"):
+            if known.get(name) is not None:
+                known[name] = tuple(known[name])
         return cls(**known)
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits that differ where the result may differ."""
         values = self.to_dict()
         values["preprocessing"] = preprocessing_options(self.preprocessing)
+        values = {name: v for name, v in values.items() if not (name in _LATER and v is None)}
         return digest_of({"schema_version": SCHEMA_VERSION, **values})
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
@@ -167,6 +180,8 @@ class RunConfig:
         return found
 
 
+#: Settings that came later: unset, they leave the fingerprints of earlier runs as they were.
+_LATER = ("orientation", "tile", "overlap")
 _DIGESTS = {
     "model_digest": "the network's weights or code",
     "data_digest": "the images or masks",

@@ -1,4 +1,4 @@
-"""Explaining a batch of read images: maps in each image's own frame, and rows."""
+"""Explaining a batch of read images or volumes: maps in each one's own frame, and rows."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class View:
     ----------
     items : tuple of Item
     prediction : Tensor
-        (B, H, W) int64, in the images' own frame, on the device.
+        (B, H, W) or (B, D, H, W) int64, in the images' own frame, on the device.
     names : tuple of str
         What the T maps are of: the classes, or what else the method has maps of.
     """
@@ -74,15 +74,38 @@ class View:
     _result: CAMResult
     _at: Tensor
     _frame: Frame
-    _size: tuple[int, int]
+    _size: tuple[int, ...]
 
-    def maps(self, layer: str) -> Tensor:
-        """(B, T, H, W) raw maps of one layer in the images' own frame, on the device.
+    def maps(self, layer: str, targets: slice = slice(None)) -> Tensor:
+        """(B, T, *spatial) raw maps of one layer in the images' own frame, on the device.
 
-        One layer at a time, so that a network with many layers needs no more memory.
+        One layer at a time, so that a network with many layers needs no more memory; and where
+        `targets` says so, only some of the T.
         """
-        maps = self._result[layer].index_select(0, self._at)
+        maps = self._result[layer].index_select(0, self._at)[:, targets]
         return self._frame.restore(_resized(maps, self._size))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The explained layers, deepest first."""
+        return self._result.layers
+
+    def scaled(self, layer: str, target: int) -> NDArray[np.float32]:
+        """A single image's map of one target, on the CPU; see :func:`scaled`."""
+        ((found,),) = self.maps(layer, slice(target, target + 1))
+        return scaled(found.float().cpu().numpy())
+
+
+def scaled(found: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A map divided by its own maximum; zeros stay zeros and NaN stays NaN.
+
+    Examples
+    --------
+    >>> scaled(np.array([0.0, 1.0, 4.0], np.float32)).tolist()
+    [0.0, 0.25, 1.0]
+    """
+    peak = found.max()
+    return found / peak if peak > 0 else found
 
 
 class Explainer:
@@ -136,7 +159,7 @@ class Explainer:
             For an input or a network that can't be explained.
         """
         images = torch.stack([item.prepared.image for item in items]).to(self.device, self._dtype)
-        size = (int(images.shape[-2]), int(images.shape[-1]))
+        size = tuple(images.shape[2:])
         with torch.autocast(self.device.type, enabled=self.settings.amp):
             kind, classes = self.settings.target, len(self.settings.class_names)
             wanted = targets_for(kind, classes, items, self.device)
@@ -186,25 +209,38 @@ class Explainer:
         return max(1, MEASURED_AT_ONCE // pixels)
 
     def _measured(self, view: View, part: slice) -> pd.DataFrame:
-        items, settings = view.items[part], self.settings
-        classes = tuple(range(len(settings.class_names)))
+        """The rows of some images; of a volume that is large, one class after the other."""
+        items, count = view.items[part], len(self.settings.class_names)
         truth = torch.from_numpy(np.stack([item.truth for item in items])).to(self.device)
-        prediction = view.prediction[part]
+        at_once = max(1, min(count, MEASURED_AT_ONCE // truth.numel()))
+        groups = [range(start, count)[:at_once] for start in range(0, count, at_once)]
+        measured = [self._of_classes(view, part, truth, classes) for classes in groups]
+        found = [
+            {name: torch.cat([one[name] for one in layer], dim=1) for name in layer[0]}
+            for layer in zip(*measured, strict=True)
+        ]
+        return self._table(items, found)
+
+    def _of_classes(
+        self, view: View, part: slice, truth: Tensor, classes: range
+    ) -> list[dict[str, Tensor]]:
+        """By layer, the measures of some classes, (b, t) each."""
+        settings, prediction = self.settings, view.prediction[part]
         geometry = Geometry(
             truth,
             classes,
             prediction,
-            num_classes=len(classes),
+            num_classes=len(settings.class_names),
             band=settings.band,
             tolerance=settings.tolerance,
         )
-        found: list[dict[str, Tensor]] = [
+        return [
             measure(
-                view.maps(layer)[part],
+                view.maps(layer, slice(classes.start, classes.stop))[part],
                 classes,
                 truth,
                 prediction,
-                num_classes=len(classes),
+                num_classes=len(settings.class_names),
                 band=settings.band,
                 threshold=settings.threshold,
                 tolerance=settings.tolerance,
@@ -212,7 +248,6 @@ class Explainer:
             )
             for layer in self.layers
         ]
-        return self._table(items, found)
 
     def _table(self, items: Sequence[Item], found: Sequence[Mapping[str, Tensor]]) -> pd.DataFrame:
         """Rows in the order image, layer, class; the one place where numbers leave the device."""
@@ -258,9 +293,9 @@ class Picture:
     Attributes
     ----------
     item : Item
-    prediction : ndarray of int64, (H, W)
+    prediction : ndarray of int64, (H, W) or (D, H, W)
         In the image's own frame, like the maps.
-    maps : Mapping of str to ndarray of float32, (T, H, W)
+    maps : Mapping of str to ndarray of float32, (T, H, W) or (T, D, H, W)
         By layer: the raw maps of all classes.
     names : tuple of str
         What the T maps are of.
@@ -272,11 +307,8 @@ class Picture:
     names: tuple[str, ...]
 
     def scaled(self, layer: str, class_index: int) -> NDArray[np.float32]:
-        """One map divided by its own maximum; zeros stay zeros and NaN stays NaN."""
-        found = self.maps[layer][class_index]
-        peak = found.max()
-        scaled: NDArray[np.float32] = found / peak if peak > 0 else found
-        return scaled
+        """One map divided by its own maximum; see :func:`scaled`."""
+        return scaled(self.maps[layer][class_index])
 
 
 _TYPES: dict[torch.dtype, Any] = {
@@ -287,7 +319,8 @@ _TYPES: dict[torch.dtype, Any] = {
 }
 
 
-def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     if tuple(maps.shape[2:]) == size:
         return maps
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    mode = "trilinear" if len(size) == 3 else "bilinear"
+    return F.interpolate(maps, size=size, mode=mode, align_corners=False)

@@ -65,21 +65,20 @@ def targets_for(
 
 
 def image_area(frame: Frame) -> Tensor:
-    """(h, w) bool at the network's input size: the pixels that are the image's.
+    """(h, w) or (d, h, w) bool at the network's input size: the pixels that are the image's.
 
     >>> image_area(Frame((1, 2), (1, 2), (0, 1), (2, 3)))
     tensor([[False,  True,  True],
             [False, False, False]])
     """
-    (top, left), (height, width) = frame.offset, frame.resized
     area = torch.zeros(frame.padded, dtype=torch.bool)
-    area[top : top + height, left : left + width] = True
+    area[frame.inside] = True
     return area
 
 
 @dataclass(frozen=True, eq=False)
 class ImageArea(RegionScore):
-    """A class's mean score over the images' pixels; `area` is (B, h, w) bool."""
+    """A class's mean score over the images' pixels; `area` is (B, h, w) or (B, d, h, w) bool."""
 
     _: KW_ONLY
     area: Tensor
@@ -98,7 +97,7 @@ class ImageArea(RegionScore):
 
 @dataclass(frozen=True, eq=False)
 class FramedTruth(Target):
-    """A target of one class and its truth; `truth` is (B, h, w), -1 on the border."""
+    """A target of one class and its truth, (B, h, w) or (B, d, h, w), -1 on the border."""
 
     kind: TargetKind
     class_index: int

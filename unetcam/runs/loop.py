@@ -138,8 +138,8 @@ def execute(
         return run
 
 
-def chunks(count: int, batch_size: int) -> list[range]:
-    """The parts in which `count` images are explained and written.
+def chunks(count: int, batch_size: int, *, volumes: bool = False) -> list[range]:
+    """The parts in which `count` images are explained and written; of volumes, single batches.
 
     They depend on the whole list only, never on what was done before: a run that goes on forms
     the same batches as one that was never stopped.
@@ -147,7 +147,7 @@ def chunks(count: int, batch_size: int) -> list[range]:
     >>> chunks(20, 4)
     [range(0, 16), range(16, 20)]
     """
-    size = max(SMALLEST_CHUNK, BATCHES_IN_A_CHUNK * batch_size)
+    size = batch_size if volumes else max(SMALLEST_CHUNK, BATCHES_IN_A_CHUNK * batch_size)
     size -= size % batch_size
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -162,6 +162,7 @@ def settings_of(config: RunConfig) -> Settings:
         threshold=config.threshold,
         tolerance=config.tolerance,
         amp=config.amp,
+        tiles=None if config.tile is None else (config.tile, config.overlap or 0),
     )
 
 
@@ -179,7 +180,9 @@ def _explain_all(
     workers: int,
     progress: Progress,
 ) -> None:
-    parts = chunks(len(samples), config.batch_size)
+    volumes = config.orientation is not None
+    parts = chunks(len(samples), config.batch_size, volumes=volumes)
+    workers = min(workers, 1) if volumes else workers  # each holds several in memory
     done = store.done()
     todo = [(number, part) for number, part in enumerate(parts) if number not in done]
     left = [index for _, part in todo for index in part]
@@ -191,7 +194,8 @@ def _explain_all(
     progress.begin(len(samples), len(samples) - len(left))
     if not left:
         return
-    explainer = Explainer(model, config.layers, config.strides, settings_of(config))
+    settings = settings_of(config)
+    explainer = Explainer(model, config.layers, config.strides, settings, progress.within)
     with closing(read_ahead(dataset_of(samples, config), left, workers)) as entries, explainer:
         for number, part in todo:
             rows, failed = _Chunk(explainer, config.batch_size, progress).run(entries, len(part))
@@ -269,7 +273,10 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, UnetcamError):
         return str(error)
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return "It does not fit into memory: make it smaller with --size, or use another --device."
+        return (
+            "It does not fit into memory: explain it in tiles with --tile, make an image smaller "
+            "with --size, or use another --device."
+        )
     first = (str(error).strip().splitlines() or ["no message"])[0]
     return f"The network failed on it ({type(error).__name__}: {first.rstrip('.')})."
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from unetcam import methods
 from unetcam.cam import UNetCAM
 from unetcam.data import ClassTable, Preprocessing, Sample, Skipped, find_samples, require_any
+from unetcam.data.expanding import whole_volumes
 from unetcam.errors import LayerError, ModelError, RunError
 from unetcam.methods import Method
 from unetcam.models import load_model, parse_model_args
@@ -20,91 +20,11 @@ from unetcam.models.loading import has_random_weights
 from unetcam.models.support import check_supported
 from unetcam.models.table import LayerTable
 from unetcam.models.topology import find_layers
-from unetcam.runs.config import RunConfig, TargetKind, check_options, data_digest, model_digest
+from unetcam.runs.config import RunConfig, check_options, data_digest, model_digest
 from unetcam.runs.files import file_digests
-from unetcam.runs.inputs import EXAMPLE_SIZES, input_channels, spatial_dims
+from unetcam.runs.inputs import EXAMPLE_SIZES, input_channels, spatial_dims, tiles_of
+from unetcam.runs.requests import DataRequest, Explanation, Measuring, ModelRequest
 from unetcam.targets import ClassScore, class_count
-
-
-@dataclass(frozen=True)
-class ModelRequest:
-    """MODEL and what belongs to it, as on the command line.
-
-    Attributes
-    ----------
-    model : str
-        See :func:`unetcam.models.loading.load_model`.
-    checkpoint : Path, optional
-    model_args : sequence of str
-        ``key=value``.
-    key : str, optional
-        Where the state dict lies inside the checkpoint.
-    allow_pickle : bool
-        Whether a checkpoint may run code of its own.
-    device : str
-        "auto", "cpu", "cuda" or "cuda:1".
-    channels : int, optional
-        Channels of the images; found from the first convolution by default.
-    size : tuple of int, optional
-        The network's input; images are resized to it, and a network of volumes is looked at in
-        it.
-    seed : int
-        Seeds the construction of a network that has no checkpoint.
-    """
-
-    model: str
-    checkpoint: Path | None = None
-    model_args: Sequence[str] = ()
-    key: str | None = None
-    allow_pickle: bool = False
-    device: str = "auto"
-    channels: int | None = None
-    size: tuple[int, ...] | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """How images are prepared and what is explained, as on the command line.
-
-    Images and volumes are taken whole, or in tiles of the size `tile`, which overlap by `overlap`
-    pixels; the axes of volumes run in the `orientation`, see
-    :func:`unetcam.data.whole.read_whole`.
-    """
-
-    layers: Sequence[str] | None = None
-    method: str = "gradcam"
-    target: TargetKind = "class"
-    resize_mode: Literal["pad", "resize"] = "pad"
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    max_value: float | None = None
-    amp: bool = False
-    tile: tuple[int, ...] | None = None
-    overlap: int | None = None
-    orientation: str = "RAS"
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """Images, masks and classes, as on the command line."""
-
-    classes: str
-    images: Path | None = None
-    masks: Path | None = None
-    manifest: Path | None = None
-    ignore_index: int | None = None
-    limit: int | None = None
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """How maps are measured, as on the command line."""
-
-    band: float | None = None
-    threshold: float = 0.5
-    tolerance: float = 15.0
-    batch_size: int = 4
 
 
 @dataclass(frozen=True)
@@ -181,9 +101,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(number or 0))
 
 
-def open_network(
-    request: ModelRequest, *, must_be_trained: bool = True, volumes: bool = True
-) -> Network:
+def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> Network:
     """Load a network, move it to its device, and look at it once.
 
     Parameters
@@ -191,8 +109,6 @@ def open_network(
     request : ModelRequest
     must_be_trained : bool
         Whether a network that is known to hold random weights is refused.
-    volumes : bool
-        Whether a network of volumes is taken.
 
     Raises
     ------
@@ -218,11 +134,6 @@ def open_network(
     check_supported(model)
     channels = request.channels or input_channels(model)
     dims = spatial_dims(model)
-    if dims == 3 and not volumes:
-        raise ModelError(
-            "The network's first convolution is three-dimensional, but a report is made of images: "
-            "use `unetcam map` for the maps of volumes, or unetcam.UNetCAM in Python."
-        )
     if request.size is not None and len(request.size) != dims:
         raise RunError(
             f"The network takes {'volumes' if dims == 3 else 'images'}, and a size of "
@@ -292,15 +203,20 @@ def _measured_strides(network: Network, layers: Sequence[str]) -> dict[str, int]
 def preprocessing_of(
     network: Network, size: tuple[int, ...] | None, how: Explanation
 ) -> Preprocessing:
-    """The preprocessing: to `size`, or to what the network's stride needs."""
+    """The preprocessing: to `size`, or to what the network's stride needs.
+
+    Volumes keep their size: a network of volumes is only looked at in another.
+    """
+    size = None if network.dims == 3 else size
     return Preprocessing(
         channels=network.channels,
-        size=None if size is None else (size[0], size[1]),
+        size=size,
         mode=how.resize_mode,
         stride=network.stride if size is None else 1,
         mean=how.mean or (0.0,),
         std=how.std or (1.0,),
         max_value=how.max_value,
+        dims=network.dims,
     )
 
 
@@ -335,7 +251,7 @@ def plan_run(
         threshold=measuring.threshold,
         tolerance=measuring.tolerance,
         seed=model.seed,
-        batch_size=measuring.batch_size,
+        batch_size=1 if measuring.batch_size is None else measuring.batch_size,
         workers=workers,
         limit=data.limit,
     )
@@ -349,8 +265,14 @@ def plan_run(
     choose_device(model.device)
     classes = ClassTable.parse(data.classes, ignore_index=data.ignore_index)
     samples, skipped = _samples(data, classes)
-    network = open_network(model, volumes=False)
+    network = open_network(model)
+    if network.dims == 3:
+        samples, others = whole_volumes(samples, how.orientation)
+        skipped += others
+        require_any(samples, skipped)
+    samples = samples[: data.limit]
     check_class_count(network, classes)
+    tile, overlap = tiles_of(how.tile, how.overlap, network.dims, network.stride) or (None, None)
     layers, strides = choose_layers(network, how.layers, method)
     preprocessing = preprocessing_of(network, model.size, how)
     digests = file_digests([path for sample in samples for path in sample.files])
@@ -372,9 +294,12 @@ def plan_run(
         threshold=measuring.threshold,
         tolerance=measuring.tolerance,
         seed=model.seed,
-        batch_size=measuring.batch_size,
+        batch_size=_batch_size(measuring.batch_size, network, tile),
         amp=how.amp,
         device=network.device.type,
+        orientation=how.orientation if network.dims == 3 else None,
+        tile=tile,
+        overlap=overlap,
     )
     return Plan(network, samples, skipped, config)
 
@@ -391,7 +316,18 @@ def _samples(data: DataRequest, classes: ClassTable) -> tuple[list[Sample], list
             skipped.append(Skipped(sample.id, str(sample.image), reason))
     samples = [sample for sample in samples if sample.mask is not None]
     require_any(samples, skipped)
-    return (samples if data.limit is None else samples[: data.limit]), skipped
+    return samples, skipped
+
+
+def _batch_size(asked: int | None, network: Network, tile: tuple[int, ...] | None) -> int:
+    if tile is not None and asked is not None and asked > 1:
+        raise RunError(
+            f"Tiles are of one image at a time, and a batch size of {asked} was given: leave out "
+            "--batch-size, or --tile."
+        )
+    if asked is not None:
+        return asked
+    return 4 if network.dims == 2 and tile is None else 1
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
