@@ -239,3 +239,16 @@ def test_the_page_tells_of_every_method_and_its_settings() -> None:
         if name != "kernelshap":  # it refers to the row above
             for setting, value in methods.get(name).settings.items():
                 assert f"`{setting}={value}`" in rows[name]
+
+
+def test_one_seed_reaches_what_a_method_draws() -> None:
+    assert methods.get("rise", 7).settings["seed"] == 7
+    assert methods.get("gradcam", 7) is methods.get("gradcam")
+    smooth = methods.get("smooth-random", 7).settings
+    assert smooth["seed"] == smooth["method"]["seed"] == 7
+    maps = [
+        UNetCAM(*network("random"), methods.get("random", seed))(IMAGES)["up4"]
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(maps[0], maps[1])
+    assert not torch.equal(maps[0], maps[2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, TypeVar
 
@@ -121,8 +121,14 @@ def wrappers() -> tuple[type[Wrapper], ...]:
     return tuple(_WRAPPERS.values())
 
 
-def get(name: str) -> Method:
+def get(name: str, seed: int | None = None) -> Method:
     """The method of that name, with its default settings.
+
+    Parameters
+    ----------
+    name : str
+    seed : int, optional
+        Seeds what the method draws, where it draws anything.
 
     Raises
     ------
@@ -136,9 +142,17 @@ def get(name: str) -> Method:
     """
     for prefix, wrapper in _WRAPPERS.items():
         if name.startswith(prefix):
-            return wrapper(get(name.removeprefix(prefix)))
+            return _seeded(wrapper(get(name.removeprefix(prefix), seed)), seed)
     if name not in _METHODS:
         near = difflib.get_close_matches(name, _METHODS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(_METHODS)}."
         raise UnetcamError(f"There is no method '{name}': {hint}")
-    return _METHODS[name]
+    return _seeded(_METHODS[name], seed)
+
+
+def _seeded(method: Method, seed: int | None) -> Method:
+    if seed is None or "seed" not in method.settings:
+        return method
+    drawing: Any = method  # a frozen dataclass of its settings
+    changed: Method = replace(drawing, seed=seed)
+    return changed

@@ -97,7 +97,14 @@ def write_maps(
         progress.skipped(one)
     progress.begin(len(samples), 0)
     dataset = SegmentationDataset(samples, table, preprocessing_of(network, model.size, how))
-    settings = Settings(table.names, method=how.method, target=how.target, amp=how.amp, tiles=tiles)
+    settings = Settings(
+        table.names,
+        method=how.method,
+        seed=model.seed,
+        target=how.target,
+        amp=how.amp,
+        tiles=tiles,
+    )
     with Explainer(network.model, layers, strides, settings, progress.within) as explainer:
         written, unread = _write_all(explainer, dataset, folders, table, progress)
     skipped += unread

@@ -35,6 +35,8 @@ class Settings:
     ----------
     class_names : tuple of str
     method : str
+    seed : int
+        Seeds what the method draws.
     target : TargetKind
         See :class:`~unetcam.runs.config.RunConfig`.
     band, threshold, tolerance
@@ -47,6 +49,7 @@ class Settings:
 
     class_names: tuple[str, ...]
     method: str = "gradcam"
+    seed: int = 0
     target: TargetKind = "class"
     band: float | None = None
     threshold: float = 0.5
@@ -135,7 +138,11 @@ class Explainer:
         tensor = next(model.parameters(), None)
         self.device = torch.device("cpu") if tensor is None else tensor.device
         self._dtype = torch.float32 if tensor is None else tensor.dtype
-        self._cam = UNetCAM(model, layers=list(layers), method=settings.method)
+        self._cam = UNetCAM(
+            model,
+            layers=list(layers),
+            method=methods.get(settings.method, settings.seed),
+        )
         self._per_target = methods.get(settings.method).per_target
 
     def __enter__(self) -> Explainer:

@@ -157,6 +157,7 @@ def settings_of(config: RunConfig) -> Settings:
     return Settings(
         class_names=tuple(config.classes["names"]),
         method=config.method,
+        seed=config.seed,
         target=config.target,
         band=config.band,
         threshold=config.threshold,
