@@ -99,6 +99,8 @@ class UNetCAM:
         memory_budget: int | float | None = None,
     ) -> None:
         self._method = methods.get(method) if isinstance(method, str) else method
+        if not isinstance(self._method, Method):
+            raise UnetcamError(f"{method!r} is no method: give a name of unetcam.methods.names().")
         self._method.check()
         check_sign(sign, self._method)
         self._sign: Sign = sign
@@ -139,6 +141,11 @@ class UNetCAM:
                 "The layers are found at the first call: pass example=images to know them before."
             )
         return layers
+
+    def __repr__(self) -> str:
+        layers = self._network.layers
+        found = "layers not found yet" if layers is None else ", ".join(layers)
+        return f"UNetCAM({type(self.model).__name__}, {self.method}: {found})"
 
     def __enter__(self) -> UNetCAM:
         return self

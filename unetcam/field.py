@@ -23,7 +23,7 @@ _SCHEMA = 1
 _SEEDS_AT_ONCE = 1 << 25
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RegionField:
     r"""How every logit of one image answers to every channel of one layer.
 
@@ -54,6 +54,13 @@ class RegionField:
     logits: Tensor
     derivative: Tensor
     layer: str
+
+    def __repr__(self) -> str:
+        """What there is, in a line; not the numbers."""
+        return (
+            f"RegionField({self.layer}: {self.channels} channels, {self.logits.shape[0]} logits, "
+            f"grid {self.grid})"
+        )
 
     @property
     def channels(self) -> int:

@@ -17,7 +17,7 @@ from unetcam.errors import LayerError
 Sharing = Literal["map", "layer", "image"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CAMResult:
     """The maps of a batch of images: one for each image, layer and target.
 
@@ -63,6 +63,11 @@ class CAMResult:
     spread: Mapping[str, Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     channels: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """What there is, in a line; not the numbers."""
+        maps = ", ".join(f"{name} {tuple(maps.shape)}" for name, maps in self.maps.items())
+        return f"CAMResult({self.method}: {maps})"
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ what it needs when it runs.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 2 after a mistake that a person can mend, told in one sentence on stderr; 130 after
         Ctrl-C.
     """
+    # Libraries' notes to their developers are nothing that a user could act on.
+    warnings.filterwarnings("ignore", r"`torch\.jit", FutureWarning)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names may hold what the terminal can't write
             stream.reconfigure(errors="backslashreplace")

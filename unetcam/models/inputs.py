@@ -105,11 +105,20 @@ def detached(inputs: Inputs) -> Inputs:
 
 def check_images(model: nn.Module, images: Tensor) -> None:
     """Raise :class:`~unetcam.errors.ModelError` for images that the model can't be given."""
-    if images.ndim not in (4, 5) or 0 in images.shape or not images.is_floating_point():
+    if not images.is_floating_point():
         raise ModelError(
-            f"Images must be floating point of shape (B, C, H, W) or (B, C, D, H, W), and "
-            f"these are {images.dtype} of shape {tuple(images.shape)}: add the missing "
-            "dimension with images[None], or convert with images.float()."
+            f"Images must be floating point, and these are {images.dtype}: convert and normalise "
+            "them as in training, as with images.float() / 255."
+        )
+    if images.ndim not in (4, 5) or 0 in images.shape:
+        remedy = (
+            "give at least one"
+            if 0 in images.shape
+            else "add the missing dimension with images[None]"
+        )
+        raise ModelError(
+            "Images must be of shape (B, C, H, W) or (B, C, D, H, W), and these are of shape "
+            f"{tuple(images.shape)}: {remedy}."
         )
     parameter = next(model.parameters(), None)
     if parameter is not None and parameter.device != images.device:

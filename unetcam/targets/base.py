@@ -208,10 +208,15 @@ class RegionScore(Target):
         size, batch = (*channels, *logits.shape[2:]), logits.shape[0]
         shape = tuple(mask.shape)
         if shape not in (size, (1, *size), (batch, *size)):
+            if shape == (batch, 1, *size):
+                remedy = "take its channel away with mask[:, 0]"
+            elif shape[-len(size) :] == size and len(shape) > len(size):
+                remedy = "turn one channel for each class into classes with argmax(1)"
+            else:
+                remedy = "resize it with nearest neighbour"
             raise TargetError(
                 f"The mask of target '{self.name}' has the shape {shape}, but the logits need "
-                f"{size}, or {(batch, *size)} for one mask an image: resize it with nearest "
-                "neighbour."
+                f"{size}, or {(batch, *size)} for one mask an image: {remedy}."
             )
 
 
@@ -226,7 +231,7 @@ class Region(RegionScore):
     class_index : int
     mask : array_like or Tensor
         (*spatial) for all images alike or (B, *spatial), of the logits' size; a pixel belongs to
-        the region where it is not zero.
+        the region where it is not zero. Of a floating point mask the values are 0 and 1.
     on, head, within
         See :class:`RegionScore`.
 
@@ -262,7 +267,13 @@ class Region(RegionScore):
 
     def check(self, logits: Tensor) -> None:
         super().check(logits)
-        self._check_size(cast(Tensor, self.mask), logits)
+        mask = cast(Tensor, self.mask)
+        self._check_size(mask, logits)
+        if mask.is_floating_point() and bool(((mask != 0) & (mask != 1)).any()):
+            raise TargetError(
+                f"The mask of target '{self.name}' holds values between zero and one or beyond, "
+                "and a pixel is in a region or not: threshold it, as with mask > 0.5."
+            )
 
     def region(self, logits: Tensor) -> Tensor:
         return cast(Tensor, self.mask).to(logits.device) != 0
