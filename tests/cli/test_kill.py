@@ -28,6 +28,8 @@ def started(arguments: list[str], run: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Tests that run in the background are born deaf to Ctrl-C, and so were their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(run.glob("parts/*.parquet")):
@@ -43,7 +45,7 @@ def started(arguments: list[str], run: Path) -> subprocess.Popen[str]:
 def test_a_killed_report_goes_on_and_ends_with_the_same_rows(
     tmp_path: Path, how: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_data(tmp_path, 320, lambda i: [(24, 20), (17, 33), (20, 24)][i % 3])
+    write_data(tmp_path, 120, lambda i: [(24, 20), (17, 33), (20, 24)][i % 3])
     model = write_network(tmp_path)
 
     def command(out: Path) -> list[str]:
