@@ -138,11 +138,12 @@ def run_timed(out: Path, device: str, quick: bool) -> dict[str, Any]:
     with rooms.inside(STARTING):
         from unetcam.cam import UNetCAM
         from unetcam.cli.options import choose_workers
-        from unetcam.report import assemble, demonstration, page
-        from unetcam.runs import explain, loop, rundata, store
+        from unetcam.page import html
+        from unetcam.runs import explain, finished, loop, store
+        from unetcam.tasks import demo, report
     imported = time.perf_counter()
     calls: list[Callable[[], Any]] = []
-    kept_call, kept_data = UNetCAM.__call__, demonstration.write_demo_data
+    kept_call, kept_data = UNetCAM.__call__, demo.write_demo_data
 
     def call(cam: UNetCAM, *args: Any, **kwargs: Any) -> Any:
         calls.append(lambda: kept_call(cam, *args, **kwargs))
@@ -156,17 +157,17 @@ def run_timed(out: Path, device: str, quick: bool) -> dict[str, Any]:
                 path.unlink()
 
     places = (
-        (assemble, "plan_run", "finding data, loading and tracing the network"),
+        (report, "plan_run", "finding data, loading and tracing the network"),
         (explain, "measure", "measures"),
         (explain, "Geometry", "measures: distances and bands"),
         (explain.Explainer, "rows", "maps to the images' frame, rows"),
         (store.RunStore, "append", "writing rows"),
         (store.RunStore, "finish", "writing rows"),
         (store.RunStore, "write_summary", "writing rows"),
-        (rundata, "summarise", "summary with its intervals"),
-        (assemble, "explain_examples", "examples"),
-        (page, "write_figures", "figures"),
-        (assemble, "write_report", "page"),
+        (finished, "summarise", "summary with its intervals"),
+        (report, "explain_examples", "examples"),
+        (html, "write_figures", "figures"),
+        (report, "write_report", "page"),
     )
     workers = 0 if quick else choose_workers(None)
     with ExitStack() as patches:
@@ -177,8 +178,8 @@ def run_timed(out: Path, device: str, quick: bool) -> dict[str, Any]:
         patches.enter_context(patch.object(loop, "read_ahead", reading))
         patches.enter_context(patch.object(UNetCAM, "__call__", call))
         slices = rooms.around(few_slices if quick else kept_data, "making the demo's slices")
-        patches.enter_context(patch.object(demonstration, "write_demo_data", slices))
-        outcome = demonstration.run_demo(out / "report", device=device, workers=workers)
+        patches.enter_context(patch.object(demo, "write_demo_data", slices))
+        outcome = demo.run_demo(out / "report", device=device, workers=workers)
         with rooms.inside(REST):
             ended = time.perf_counter()
     rooms.seconds.pop(STARTING)

@@ -18,11 +18,11 @@ from benchmark_plots import curves
 from benchmark_timing import Setting, Task, Work, alternate, goal, ratio, seconds, table, times_as
 from torch import Tensor
 
-import unetcam.network as network_room
+import unetcam.models.loaded_model as network_room
 from unetcam import UNetCAM
-from unetcam.engine import Run, backwards, convolution, gradients
-from unetcam.engine.convolution import Branch, Plan
-from unetcam.engine.head import Head
+from unetcam.engine import Run, backward, conv_backward
+from unetcam.engine.conv_backward import Branch, Plan
+from unetcam.engine.logits_conv import Head
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.targets import Region
 
@@ -47,7 +47,7 @@ def without_skips(reached: Reached) -> Iterator[None]:
                 start += tensor.shape[1]
             return needed
 
-    with patch.object(gradients, "Shortcuts", WithSkips):
+    with patch.object(backward, "Shortcuts", WithSkips):
         yield
 
 
@@ -59,7 +59,7 @@ def without_deepest_sum(reached: Reached) -> Iterator[None]:
         def leaf(self, tensor: Tensor) -> None:
             reached.append("leaf")
 
-    with patch.object(gradients, "Shortcuts", WithoutLeaf):
+    with patch.object(backward, "Shortcuts", WithoutLeaf):
         yield
 
 
@@ -72,7 +72,7 @@ def without_head(reached: Reached) -> Iterator[None]:
             reached.append("head")
             return Head(None)
 
-    with patch.object(gradients, "Shortcuts", WithoutHead):
+    with patch.object(backward, "Shortcuts", WithoutHead):
         yield
 
 
@@ -84,7 +84,7 @@ def without_normalisation(reached: Reached) -> Iterator[None]:
         def _normalise(self, *args: Any, **kwargs: Any) -> None:
             reached.append("normalise")
 
-    with patch.object(gradients, "Shortcuts", WithoutFolding):
+    with patch.object(backward, "Shortcuts", WithoutFolding):
         yield
 
 
@@ -97,7 +97,7 @@ def without_enlargement(reached: Reached) -> Iterator[None]:
             reached.append("enlargement")
             return super()._needed(whole, foldable=False)
 
-    with patch.object(gradients, "Shortcuts", WithoutFolding):
+    with patch.object(backward, "Shortcuts", WithoutFolding):
         yield
 
 
@@ -109,13 +109,13 @@ class _Unmirrored(Plan):
 @contextmanager
 def without_mirror(reached: Reached) -> Iterator[None]:
     """Leave the convolutions' backward to torch's own routine, where nothing is enlarged."""
-    kept = convolution.whole_gradient
+    kept = conv_backward.whole_gradient
 
     def plain(grad: Tensor, branch: Branch, plan: Plan) -> Tensor:
         reached.append("mirror")
         return kept(grad, branch, _Unmirrored(**{f.name: getattr(plan, f.name) for f in _FIELDS}))
 
-    with patch.object(convolution, "whole_gradient", plain):
+    with patch.object(conv_backward, "whole_gradient", plain):
         yield
 
 
@@ -141,7 +141,7 @@ def without_span(reached: Reached) -> Iterator[None]:
     def never(*_: Any) -> None:
         reached.append("span")
 
-    with patch.object(gradients, "statistics_by_span", never):
+    with patch.object(backward, "statistics_by_span", never):
         yield
 
 
@@ -153,7 +153,7 @@ def without_sharing(reached: Reached) -> Iterator[None]:
         reached.append("sharing")
         return 1
 
-    with patch.object(backwards, "_targets_at_once", one):
+    with patch.object(backward, "_targets_at_once", one):
         yield
 
 

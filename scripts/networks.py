@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.models.zoo import ZOO  # noqa: E402
 from unetcam import find_layers  # noqa: E402
-from unetcam.models.table import LayerTable  # noqa: E402
+from unetcam.models.layers import LayerTable  # noqa: E402
 
 PACKAGES = (
     "torch",

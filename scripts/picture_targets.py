@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unetcam import UNetCAM
 from unetcam.demo import CLASSES, DEMO_STATISTICS, load_demo_model, read_slices
-from unetcam.report.overlays import Bytes, outlined, overlay, resized
+from unetcam.page.overlays import Bytes, outlined, overlay, resized
 from unetcam.targets import (
     Band,
     ClassScore,

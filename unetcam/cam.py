@@ -10,20 +10,19 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from unetcam import methods
-from unetcam.augment import explain_views
 from unetcam.engine import Collected
-from unetcam.engine.run import Scoring
+from unetcam.engine.request import Scoring
+from unetcam.error_maps import Mistakes, explain_errors
 from unetcam.errors import LayerError, ModelError, UnetcamError
-from unetcam.evidence import Sign, answered, asked, check_sign
-from unetcam.field import RegionField
 from unetcam.methods import GradientMethod, Method
-from unetcam.mistakes import Mistakes, explain_errors
-from unetcam.models.inputs import Inputs, check_images, image_of
-from unetcam.models.output import Output
-from unetcam.network import Network
+from unetcam.methods.sign import Sign, answered, asked, check_sign
+from unetcam.models.io import Inputs, Output, check_images, image_of
+from unetcam.models.loaded_model import Network
+from unetcam.region_field import RegionField
 from unetcam.result import CAMResult
-from unetcam.scoring import scoring_of
 from unetcam.targets import Choice, Head, Scale, Target, TargetLike, check_existing
+from unetcam.targets.selection import scoring_of
+from unetcam.view_averaging import explain_views
 
 __all__ = ["UNetCAM"]
 
@@ -183,9 +182,9 @@ class UNetCAM:
             :class:`~unetcam.targets.Function`.
         augment : transform or sequence of transforms, optional
             Flips, transposes, right angles and scales of albumentations, see
-            :func:`unetcam.augment.views`. All views that they give are explained for the same
-            pixels, and their maps brought back and averaged; :attr:`CAMResult.spread` tells how
-            far they differ.
+            :func:`unetcam.view_averaging.views`. All views that they give are explained for the
+            same pixels, and their maps brought back and averaged; :attr:`CAMResult.spread` tells
+            how far they differ.
         create_graph : bool
             Keep the maps differentiable, with respect to the parameters that require a gradient
             and to the images where they do, so that they can stand in a loss; the logits as well.
@@ -229,7 +228,7 @@ class UNetCAM:
         """Explain an image or volume that doesn't fit, tile by tile.
 
         The logits are those of the tiles, blended by a Gaussian, and what is explained is the
-        network that gives them: see :func:`unetcam.tiled.explain_tiles`. Where the network sees no
+        network that gives them: see :func:`unetcam.tiling.explain_tiles`. Where the network sees no
         further than a quarter of the overlap, logits and maps are those of the whole image, up to
         rounding. The tiles take turns on the model's device; logits and maps of the whole image
         stay on the image's, which may be another. Methods that are not linear in the gradient, so
@@ -275,8 +274,8 @@ class UNetCAM:
         True
         """
         # What reads images comes with it, and an explanation without tiles need not wait for that.
-        from unetcam.data.tiling import Tiles
-        from unetcam.tiled import explain_tiles
+        from unetcam.data.tiles import Tiles
+        from unetcam.tiling import explain_tiles
 
         tiles = Tiles.cut(image, tile, overlap, batch, self._network.device, progress)
         check_images(self.model, tiles.take([0]))
@@ -339,7 +338,7 @@ class UNetCAM:
         *,
         memory_budget: int | float | None = None,
     ) -> RegionField:
-        """The region field of one image at one layer: see :class:`~unetcam.field.RegionField`.
+        """The field of one image at one layer: see :class:`~unetcam.region_field.RegionField`.
 
         It costs about one run of the part behind the layer per channel, and then gives the
         Grad-CAM of any region and class without a backward.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Sequence
+
 
 class UnetcamError(Exception):
     """What a person asked for can't be done; the message is one sentence with the remedy.
@@ -40,3 +43,50 @@ class MeasureError(UnetcamError, ValueError):
 
 class RunError(UnetcamError, RuntimeError):
     """A run folder that can't be written, continued or compared."""
+
+
+_REASON_LENGTH = 160
+
+
+def reason(error: BaseException) -> str:
+    """Word an exception of somebody else's code in one short clause.
+
+    Examples
+    --------
+    >>> reason(ValueError("no such size.\\nTry 3."))
+    'ValueError: no such size. Try 3'
+    """
+    text = " ".join(str(error).split()).rstrip(".")
+    if len(text) > _REASON_LENGTH:
+        text = text[:_REASON_LENGTH].rsplit(" ", 1)[0] + " ..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def first_few(listed: Sequence[str], count: int = 3) -> str:
+    """Show the first few of a list.
+
+    Examples
+    --------
+    >>> first_few(["a", "b", "c", "d"])
+    'a, b, c, ...'
+    """
+    return ", ".join(listed[:count]) + (", ..." if len(listed) > count else "")
+
+
+def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Name what a person may have meant, or else what there is.
+
+    Examples
+    --------
+    >>> suggestion("unett", ["Unet", "FPN"], "smp:")
+    'did you mean smp:Unet?'
+    >>> suggestion("abc", ["Unet", "FPN"])
+    'there are FPN, Unet.'
+    """
+    by_lower = {found.lower(): found for found in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    if near:
+        return f"did you mean {prefix}{by_lower[near[0]]}?"
+    if not by_lower:
+        return "there is nothing to choose from."
+    return f"there are {first_few(sorted(by_lower.values()), 12)}."

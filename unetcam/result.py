@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetcam.engine.run import Named
+from unetcam.engine.request import Named
 from unetcam.errors import LayerError
 
 Sharing = Literal["map", "layer", "image"]

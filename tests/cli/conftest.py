@@ -19,11 +19,11 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page without figures, for tests of what happens around it."""
-    import unetcam.report.assemble
+    import unetcam.tasks.report
 
     def write(run: object, examples: object, out: Path) -> Path:
         page = out / "report.html"
         page.write_text("<!doctype html>")
         return page
 
-    monkeypatch.setattr(unetcam.report.assemble, "write_report", write)
+    monkeypatch.setattr(unetcam.tasks.report, "write_report", write)

@@ -18,7 +18,7 @@ from unetcam import methods
 from unetcam._version import __version__
 from unetcam.cli import main
 from unetcam.cli.options import TargetName
-from unetcam.runs.config import TARGET_KINDS
+from unetcam.runs.spec import TARGET_KINDS
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,8 +21,8 @@ from tests.cli.test_kill import started
 from tests.networks import UNet3d, seeded
 from tests.runs.factory import write_data
 from unetcam import UNetCAM
-from unetcam.analysis import measure
 from unetcam.cli import main
+from unetcam.measures import measure
 from unetcam.targets import Region, TruthRegion
 
 CLASSES = "air,bone,gut"

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
 from unetcam.data import read_image, read_picture
-from unetcam.data.picture import bands_last, upright
+from unetcam.data.images import bands_last, upright
 from unetcam.errors import DataError
 
 RNG = np.random.default_rng(0)

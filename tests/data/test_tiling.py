@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetcam.data.tiling import Axis, Tiling
+from unetcam.data.tiles import Axis, Tiling
 from unetcam.errors import DataError
 
 

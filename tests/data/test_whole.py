@@ -14,7 +14,7 @@ import pytest
 
 from unetcam.data import ClassTable, find_samples, read_image, read_mask
 from unetcam.data.volumes import Volume
-from unetcam.data.whole import check_orientation, read_whole
+from unetcam.data.whole_volumes import check_orientation, read_whole
 from unetcam.errors import DataError
 
 RNG = np.random.default_rng(5)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.networks import Nameless, UNet, UNet3d, ValidUNet, seeded
 from unetcam import UNetCAM
-from unetcam.engine.convolution import Branch, Plan, summed_gradient, whole_gradient
+from unetcam.engine.conv_backward import Branch, Plan, summed_gradient, whole_gradient
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.targets import ClassScore, Region, Target, TruthRegion, predict
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.networks import UNet, double_conv, seeded
 from unetcam import UNetCAM
-from unetcam.engine.taps import Taps
+from unetcam.engine.hooks import Taps
 from unetcam.errors import LayerError
 from unetcam.targets import ClassScore
 

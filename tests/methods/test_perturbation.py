@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.methods.harness import IMAGES, TARGETS, network, quick
 from tests.networks import UNet3d, seeded
 from unetcam import UNetCAM, methods
-from unetcam.engine import budget
+from unetcam.engine import memory
 from unetcam.errors import LayerError, NumericalError
 from unetcam.methods.perturbation import RISE
 from unetcam.targets import ClassScore, PredictedRegion, Region
@@ -108,7 +108,7 @@ def test_scorecam_is_a_loop_over_the_channels(layer: str) -> None:
 def test_chunks_of_any_size_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, layers = network(name)
     expected = UNetCAM(model, layers, quick(name))(IMAGES, TARGETS)
-    monkeypatch.setattr(budget, "_CPU_BUDGET", 1)
+    monkeypatch.setattr(memory, "_CPU_BUDGET", 1)
     ours = UNetCAM(model, layers, quick(name))(IMAGES, TARGETS)
     for layer in layers:
         peak = float(expected[layer].max())

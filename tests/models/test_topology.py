@@ -12,7 +12,7 @@ from tests.models.zoo import SMP
 from tests.networks import Nameless, UNet, UNet3d, ValidUNet, seeded
 from unetcam import UNetCAM, find_layers
 from unetcam.errors import LayerError, ModelError
-from unetcam.models.table import LayerTable
+from unetcam.models.layers import LayerTable
 
 UNSUPPORTED = {("UnetPlusPlus", "mit_b0"), ("Linknet", "mit_b0")}  # by the library itself
 

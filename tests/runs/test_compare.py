@@ -11,7 +11,7 @@ from scipy import stats
 from unetcam.data import ClassTable
 from unetcam.errors import RunError
 from unetcam.runs.compare import NETWORK, compare, holm, signed_rank
-from unetcam.runs.rundata import RunData
+from unetcam.runs.finished import RunData
 
 LAYERS = {"up1": 4, "up2": 2}
 

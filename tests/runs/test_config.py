@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unetcam.errors import RunError
-from unetcam.runs.config import RunConfig, check_options, data_digest, model_digest
+from unetcam.runs.spec import RunConfig, check_options, data_digest, model_digest
 
 BASE: dict[str, Any] = {
     "model": "net.py:build",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from unetcam.data import Frame, Item, Preprocessing, Sample
-from unetcam.runs.config import ERROR_KINDS, ErrorKind
-from unetcam.runs.framed import image_area, targets_for
+from unetcam.runs.framed_targets import image_area, targets_for
+from unetcam.runs.spec import ERROR_KINDS, ErrorKind
 from unetcam.targets import (
     BoundaryErrors,
     ClassScore,

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from tests.runs.factory import TinyUNet, plan, write_data
 from tests.targets.reference import band, components
 from unetcam import UNetCAM, targets
-from unetcam.analysis import measure
 from unetcam.data import Skipped
 from unetcam.errors import RunError
+from unetcam.measures import measure
 from unetcam.runs import Plan, RunData, execute
-from unetcam.runs.config import TARGET_KINDS
 from unetcam.runs.explain import Explainer
 from unetcam.runs.loop import Silent, chunks, dataset_of, settings_of
-from unetcam.runs.reading import read_ahead
+from unetcam.runs.read_ahead import read_ahead
+from unetcam.runs.spec import TARGET_KINDS
 
 
 class Recorder(Silent):

@@ -10,9 +10,9 @@ import pytest
 from tests.runs.test_config import BASE
 from unetcam.data import Skipped
 from unetcam.errors import RunError
-from unetcam.runs.config import RunConfig
+from unetcam.runs.finished import RunData
 from unetcam.runs.publish import publishing
-from unetcam.runs.rundata import RunData
+from unetcam.runs.spec import RunConfig
 from unetcam.runs.store import RunStore
 
 LOST = Skipped("b", "b.png", "'b.png' is empty.")

@@ -19,8 +19,8 @@ from tests.targets.reference import (
     seed_of,
     seed_over,
 )
-from unetcam.analysis.geometry import INNER_BAND, OUTER_BAND, Geometry
 from unetcam.errors import TargetError
+from unetcam.measures.regions import INNER_BAND, OUTER_BAND, Geometry
 from unetcam.targets import (
     Band,
     ClassScore,

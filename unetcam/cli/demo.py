@@ -45,7 +45,7 @@ def demo(
         RichProgress(quiet or json) as progress,
     ):
         progress.step("loading")
-        from unetcam.report.demonstration import run_demo
+        from unetcam.tasks.demo import run_demo
 
         outcome = run_demo(
             out,

@@ -97,7 +97,7 @@ def map_images(
         RichProgress(quiet or json) as progress,
     ):
         progress.step("loading")
-        from unetcam.report.pictures import write_maps
+        from unetcam.page.map_files import write_maps
         from unetcam.runs import Explanation, ModelRequest
 
         files, skipped = write_maps(

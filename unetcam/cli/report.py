@@ -156,8 +156,8 @@ def report(
         RichProgress(quiet or json) as progress,
     ):
         progress.step("loading")
-        from unetcam.report.assemble import run_report
         from unetcam.runs import DataRequest, Explanation, Measuring, ModelRequest
+        from unetcam.tasks.report import run_report
 
         outcome = run_report(
             ModelRequest(

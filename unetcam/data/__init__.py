@@ -1,15 +1,15 @@
 """Read images and masks, prepare them for a network, and find the way back."""
 
 from unetcam.data.channels import for_display, to_channels
-from unetcam.data.classes import ClassTable
+from unetcam.data.class_table import ClassTable
 from unetcam.data.dataset import Item, SegmentationDataset, collate
 from unetcam.data.frames import Frame
+from unetcam.data.images import Picture
 from unetcam.data.masks import read_mask
 from unetcam.data.pairing import find_samples
-from unetcam.data.picture import Picture
+from unetcam.data.preprocessing import Prepared, Preprocessing
 from unetcam.data.reading import read_image, read_picture
 from unetcam.data.samples import IGNORE, Sample, Skipped, require_any
-from unetcam.data.transforms import Prepared, Preprocessing
 
 __all__ = [
     "IGNORE",

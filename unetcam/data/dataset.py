@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from unetcam.data.channels import for_display, to_channels
-from unetcam.data.classes import ClassTable
+from unetcam.data.class_table import ClassTable
+from unetcam.data.images import Pixels
 from unetcam.data.masks import read_mask
-from unetcam.data.picture import Pixels
+from unetcam.data.preprocessing import Prepared, Preprocessing
 from unetcam.data.reading import read_picture
 from unetcam.data.samples import IGNORE, Sample, Skipped, readable, shown
-from unetcam.data.transforms import Prepared, Preprocessing
 from unetcam.errors import DataError, UnetcamError
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from unetcam.data.classes import ClassTable
-from unetcam.data.files import key_of, walk
+from unetcam.data.class_table import ClassTable
+from unetcam.data.formats import key_of, walk
 from unetcam.data.samples import shown
 
 MASK_ENDINGS: Final = ("_mask", "_masks", "_label", "_labels", "_seg", "_gt")

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from unetcam.data.classes import ClassTable, Colour
-from unetcam.data.picture import Picture, Pixels, upright
+from unetcam.data.class_table import ClassTable, Colour
+from unetcam.data.images import Picture, Pixels, upright
 from unetcam.data.reading import read_picture
 from unetcam.data.samples import IGNORE, Sample, shown
 from unetcam.errors import DataError

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unetcam.data.channels import to_channels
-from unetcam.data.decoders import read_numpy, read_with_pillow
-from unetcam.data.files import (
+from unetcam.data.formats import (
     IMAGE_SUFFIXES,
     NUMPY_SUFFIXES,
     TIFF_SUFFIXES,
@@ -14,11 +13,11 @@ from unetcam.data.files import (
     require_file,
     split_suffix,
 )
-from unetcam.data.picture import Picture, Pixels
+from unetcam.data.images import Picture, Pixels, read_numpy, read_with_pillow
 from unetcam.data.samples import shown
 from unetcam.data.tiff import read_tiff
 from unetcam.data.volumes import read_plane
-from unetcam.data.whole import read_whole
+from unetcam.data.whole_volumes import read_whole
 from unetcam.errors import DataError, UnetcamError
 
 
@@ -39,7 +38,7 @@ def read_picture(
         The axial slice of a NIfTI or NRRD volume.
     orientation : str, optional
         Read a NIfTI or NRRD volume whole, its axes in this order; see
-        :func:`~unetcam.data.whole.read_whole`.
+        :func:`~unetcam.data.whole_volumes.read_whole`.
     indices : bool
         Read class indices: a palette's indices rather than its colours, the stored samples
         rather than displayed greys, truth values as 0 and 1.

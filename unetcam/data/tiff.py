@@ -10,12 +10,13 @@ import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from unetcam.data.decoders import bands_last_of_image, read_with_opencv
-from unetcam.data.picture import (
+from unetcam.data.images import (
     Picture,
     Pixels,
     bands_last,
+    bands_last_of_image,
     plain_values,
+    read_with_opencv,
     require_size,
     upright,
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetcam.data.files import is_nrrd, require_file
-from unetcam.data.nrrd_volumes import NrrdImage
-from unetcam.data.picture import MAX_VALUES, Picture, Pixels, plain_values, require_size
+from unetcam.data.formats import is_nrrd, require_file
+from unetcam.data.images import MAX_VALUES, Picture, Pixels, plain_values, require_size
 from unetcam.data.samples import shown
 from unetcam.errors import DataError, UnetcamError
 
@@ -196,3 +197,119 @@ def read_plane(path: Path, plane: int | None, *, indices: bool) -> Picture:
     pixels = plain_values(volume.plane(number), indices=indices)
     require_size(*pixels.shape)
     return Picture(pixels)
+
+
+#: What turns a file's space into right, anterior, superior; http://teem.sourceforge.net/nrrd
+_TO_RAS = {
+    "right-anterior-superior": (1, 1, 1),
+    "ras": (1, 1, 1),
+    "left-anterior-superior": (-1, 1, 1),
+    "las": (-1, 1, 1),
+    "left-posterior-superior": (-1, -1, 1),
+    "lps": (-1, -1, 1),
+}
+_SPATIAL_KINDS = ("domain", "space")
+_KEPT = ("space", "space dimension", "space units", "space origin")
+
+
+def _pynrrd(path: Path) -> Any:
+    try:
+        import nrrd
+    except ImportError as error:
+        raise DataError(
+            f"{shown(path)} is an NRRD volume, which needs the package pynrrd; pip install "
+            '"unetcam[nrrd]"'
+        ) from error
+    return nrrd
+
+
+class NrrdImage:
+    """An NRRD file, told in the words of nibabel.
+
+    Where the header names no space, the voxels' axes are taken to run right, front and up, as
+    they come.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.nrrd`` file, which holds its own voxels.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Three spatial axes, and the bands' where there is one.
+    affine : ndarray, (4, 4)
+        From a voxel's indices to millimetres right, front and up.
+
+    Raises
+    ------
+    DataError
+        If pynrrd is missing, or the header does not tell of three spatial axes.
+    """
+
+    #: Voxels are stored as they are.
+    slope, inter = 1.0, 0.0
+
+    def __init__(self, path: Path) -> None:
+        self._nrrd = _pynrrd(path)
+        self._path = path
+        with path.open("rb") as file:
+            self.header: dict[str, Any] = dict(self._nrrd.read_header(file))
+        if any(name in self.header for name in ("data file", "datafile")):
+            raise DataError("its voxels lie in another file; save it as one")
+        sizes = [int(size) for size in self.header["sizes"]]
+        self._spatial = _spatial_axes(self.header, len(sizes))
+        bands = [axis for axis in range(len(sizes)) if axis not in self._spatial]
+        if len(self._spatial) != 3 or len(bands) > 1:
+            raise DataError(
+                f"it has the sizes {tuple(sizes)}, of which {len(self._spatial)} are spatial; give "
+                "three spatial axes, and bands along one more"
+            )
+        self._order = [*self._spatial, *bands]
+        self.shape = tuple(sizes[axis] for axis in self._order)
+        self.affine = _affine(self.header, self._spatial)
+
+    @property
+    def dataobj(self) -> NrrdImage:
+        """What reads the voxels."""
+        return self
+
+    def get_unscaled(self) -> Pixels:
+        """The voxels, of the file's type, in the order of :attr:`shape`."""
+        values, _ = self._nrrd.read(str(self._path), index_order="F")
+        return np.asarray(values).transpose(self._order)
+
+    def beside(self, values: NDArray[Any]) -> bytes:
+        """A file of other values (X, Y, Z) for the same voxels."""
+        header: dict[str, Any] = {name: self.header[name] for name in _KEPT if name in self.header}
+        for name in ("space directions", "spacings"):
+            if name in self.header:
+                header[name] = np.asarray(self.header[name], np.float64)[self._spatial]
+        file = io.BytesIO()
+        self._nrrd.write(
+            file, values, {**header, "kinds": ["domain"] * 3, "encoding": "gzip"}, index_order="F"
+        )
+        return file.getvalue()
+
+
+def _spatial_axes(header: Mapping[str, Any], dims: int) -> list[int]:
+    if "space directions" in header:
+        rows = np.asarray(header["space directions"], np.float64)
+        return [axis for axis in range(dims) if np.isfinite(rows[axis]).all()]
+    kinds = [str(kind).lower() for kind in header.get("kinds", [])]
+    if dims > 3 and len(kinds) == dims:
+        return [axis for axis in range(dims) if kinds[axis] in _SPATIAL_KINDS]
+    return list(range(dims))
+
+
+def _affine(header: Mapping[str, Any], spatial: list[int]) -> NDArray[np.float64]:
+    affine = np.eye(4)
+    if "space directions" in header:
+        affine[:3, :3] = np.asarray(header["space directions"], np.float64)[spatial].T
+    elif "spacings" in header:
+        spacings = np.asarray(header["spacings"], np.float64)[spatial]
+        affine[:3, :3] = np.diag(np.where(np.isfinite(spacings), spacings, 1.0))
+    if "space origin" in header:
+        affine[:3, 3] = np.asarray(header["space origin"], np.float64)
+    turn = _TO_RAS.get(str(header.get("space", "ras")).lower(), (1, 1, 1))
+    return np.diag([*turn, 1.0]) @ affine

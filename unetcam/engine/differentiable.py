@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unetcam.engine.backwards import Reduction
-from unetcam.engine.budget import require_room
+from unetcam.engine.backward import Reduction
+from unetcam.engine.hooks import Taps, check_output
 from unetcam.engine.layout import Layout
-from unetcam.engine.run import Collected, Run
+from unetcam.engine.memory import require_room
+from unetcam.engine.request import Collected, Run
 from unetcam.engine.shortcuts import is_checkpointed
 from unetcam.engine.state import preserved
-from unetcam.engine.taps import Taps, check_output
 from unetcam.engine.tensors import (
     at_least_single,
     require_finite,

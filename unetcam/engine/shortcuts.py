@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from unetcam.engine.convolution import Branch, Convolution, Plan
-from unetcam.engine.head import Head
-from unetcam.engine.notes import Notes
+from unetcam.engine.conv_backward import Branch, Convolution, Plan
+from unetcam.engine.logits_conv import Head
+from unetcam.engine.tensors import Notes
 
 _CONVOLUTIONS = {F.conv2d: 2, F.conv3d: 3}
 _LARGEST_REPETITION = 32

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected, Run, collect, observed
-from unetcam.engine.run import Scored
+from unetcam.engine.request import Scored
 from unetcam.engine.tensors import undefined_to_nan
 from unetcam.errors import LayerError
 from unetcam.methods.components import first_component

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unetcam.engine import Collected, Run, observed
-from unetcam.engine.run import Scored
+from unetcam.engine.request import Scored
 from unetcam.errors import UnetcamError
 from unetcam.methods.registry import Family, Method, Wrapper, register_wrapper
 

@@ -14,8 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unetcam.errors import ModelError
-from unetcam.models.wording import first_few, reason
+from unetcam.errors import ModelError, first_few, reason
 
 _KEYS: Final = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
 """Names that training scripts nest the weights under, the commonest first."""

@@ -17,8 +17,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from unetcam.errors import ModelError
-from unetcam.models.wording import reason, suggestion
+from unetcam.errors import ModelError, reason, suggestion
 
 SMP_PREFIX: Final = "smp:"
 

@@ -16,15 +16,13 @@ from dataclasses import replace
 
 from torch import nn
 
-from unetcam.engine.points import Entry
+from unetcam.engine.request import Entry
 from unetcam.errors import ModelError
-from unetcam.models.graph import FeatureGraph
-from unetcam.models.inputs import Inputs
-from unetcam.models.output import Output
-from unetcam.models.support import check_supported, unwrapped
-from unetcam.models.table import LayerInfo, LayerTable, Part, Stage
+from unetcam.models.decoder_path import FeatureGraph, Ways
+from unetcam.models.io import Inputs, Output
+from unetcam.models.layers import LayerInfo, LayerTable, Part, Stage
+from unetcam.models.loading import check_supported, unwrapped
 from unetcam.models.tracing import Call, Trace, trace
-from unetcam.models.way import Ways
 
 _LEARNED = ("conv", "linear", "matmul", "__matmul__", "einsum", "bmm", "addmm", "opaque")
 
@@ -42,7 +40,7 @@ def find_layers(model: nn.Module, example: Inputs, *, output: Output | None = No
         (B, C, *spatial) on the model's device, of a size that the network takes; its first image
         is run. A tuple or dict holds the arguments of a network of several inputs.
     output : callable, optional
-        Picks the logits from what the model returns; see :func:`~unetcam.models.output.pick_logits`
+        Picks the logits from what the model returns; see :func:`~unetcam.models.io.pick_logits`
         for what is understood without.
 
     Returns

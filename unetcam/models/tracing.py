@@ -17,9 +17,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from unetcam.engine.layout import Layout
 from unetcam.engine.state import preserved
-from unetcam.models.inputs import Inputs, bound, first_of, image_of, others_of
-from unetcam.models.output import Output, pick_heads
-from unetcam.models.places import Places, follow, map_places
+from unetcam.models.io import Inputs, Output, bound, first_of, image_of, others_of, pick_heads
+from unetcam.models.pixel_tracking import Places, follow, map_places
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class Trace:
     image : int
         The node that is the image.
     heads : tuple of int
-        The nodes that can be the logits; see :func:`~unetcam.models.output.pick_heads`.
+        The nodes that can be the logits; see :func:`~unetcam.models.io.pick_heads`.
     """
 
     nodes: tuple[Node, ...]

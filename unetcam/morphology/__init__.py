@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from unetcam.morphology.bands import contour_bands, default_width
 from unetcam.morphology.components import Components, connected_components, label_components
-from unetcam.morphology.distance import distance_transform, largest_square, squared_distance
+from unetcam.morphology.distance import (
+    contour_bands,
+    default_width,
+    distance_transform,
+    largest_square,
+    squared_distance,
+)
 
 __all__ = [
     "Components",

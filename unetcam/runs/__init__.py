@@ -1,12 +1,11 @@
 """A run over a data set: its configuration, its folder, its loop, and what its rows say."""
 
 from unetcam.runs.compare import Comparison, compare
-from unetcam.runs.config import RunConfig
+from unetcam.runs.finished import RunData
 from unetcam.runs.loop import Progress, Silent, execute
+from unetcam.runs.prepare import Network, Plan, open_network, plan_run
 from unetcam.runs.publish import publishing
-from unetcam.runs.requests import DataRequest, Explanation, Measuring, ModelRequest
-from unetcam.runs.rundata import RunData
-from unetcam.runs.setup import Network, Plan, open_network, plan_run
+from unetcam.runs.spec import DataRequest, Explanation, Measuring, ModelRequest, RunConfig
 from unetcam.runs.store import RunStore
 from unetcam.runs.summary import summarise
 

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unetcam.errors import RunError
-from unetcam.runs.config import same_preprocessing
-from unetcam.runs.rundata import RunData
+from unetcam.runs.finished import RunData
+from unetcam.runs.spec import same_preprocessing
 from unetcam.runs.summary import OF_THE_MODEL
 
 #: The measures that are compared where none are named.

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unetcam import methods
-from unetcam.analysis import Geometry, measure
 from unetcam.cam import UNetCAM
 from unetcam.data import Frame, Item
+from unetcam.measures import Geometry, measure
 from unetcam.result import CAMResult
-from unetcam.runs.config import TargetKind
-from unetcam.runs.framed import targets_for
+from unetcam.runs.framed_targets import targets_for
+from unetcam.runs.spec import TargetKind
 from unetcam.targets import Target, predict
 
 #: Map values that are measured at a time: bounds the memory that large images take.
@@ -38,9 +38,9 @@ class Settings:
     seed : int
         Seeds what the method draws.
     target : TargetKind
-        See :class:`~unetcam.runs.config.RunConfig`.
+        See :class:`~unetcam.runs.spec.RunConfig`.
     band, threshold, tolerance
-        See :class:`~unetcam.runs.config.RunConfig`.
+        See :class:`~unetcam.runs.spec.RunConfig`.
     amp : bool
         Run the network in mixed precision.
     tiles : (tuple of int, int), optional
@@ -201,7 +201,7 @@ class Explainer:
         Returns
         -------
         DataFrame
-            The key columns, then the measures of :func:`unetcam.analysis.measure`.
+            The key columns, then the measures of :func:`unetcam.measures.measure`.
         """
         tables = [
             self._measured(view, slice(start, start + count))

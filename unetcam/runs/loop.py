@@ -13,10 +13,10 @@ from torch import nn
 
 from unetcam.data import Item, Preprocessing, Sample, SegmentationDataset, Skipped
 from unetcam.errors import LayerError, ModelError, RunError, UnetcamError
-from unetcam.runs.config import RunConfig
 from unetcam.runs.explain import Explainer, Settings
-from unetcam.runs.reading import read_ahead
-from unetcam.runs.rundata import RunData, class_table
+from unetcam.runs.finished import RunData, class_table
+from unetcam.runs.read_ahead import read_ahead
+from unetcam.runs.spec import RunConfig
 from unetcam.runs.store import RunStore
 
 SMALLEST_CHUNK = 16

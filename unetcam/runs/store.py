@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from unetcam.data import Skipped
 from unetcam.errors import RunError
-from unetcam.runs.config import SCHEMA_VERSION, RunConfig, preprocessing_options
 from unetcam.runs.files import TEMPORARY, FolderLock, remove_tree, replacing, write_json, write_text
+from unetcam.runs.spec import SCHEMA_VERSION, RunConfig, preprocessing_options
 from unetcam.runs.versions import versions
 
 RUN_JSON = "run.json"

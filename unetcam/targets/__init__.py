@@ -8,7 +8,10 @@ Any target narrows its region to that of another, or to a mask, with ``within=``
 from __future__ import annotations
 
 from unetcam.targets.base import Region, RegionScore, Score, Target
-from unetcam.targets.choice import (
+from unetcam.targets.channels import Head, Scale, class_count, predict, predicted_as
+from unetcam.targets.contrasts import Contrast
+from unetcam.targets.regions import Box, ClassScore, Pixel, PredictedRegion
+from unetcam.targets.selection import (
     Choice,
     Function,
     PerImage,
@@ -18,9 +21,6 @@ from unetcam.targets.choice import (
     check_targets,
     chosen,
 )
-from unetcam.targets.contrasts import Contrast
-from unetcam.targets.heads import Head, Scale, class_count, predict, predicted_as
-from unetcam.targets.regions import Box, ClassScore, Pixel, PredictedRegion
 from unetcam.targets.shapes import Band, Component
 from unetcam.targets.truth import (
     BoundaryErrors,

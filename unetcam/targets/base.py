@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from unetcam.errors import TargetError
-from unetcam.targets.heads import Head, Scale, all_scores, class_count, is_multi_label
+from unetcam.targets.channels import Head, Scale, all_scores, class_count, is_multi_label
 
 _WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unetcam.errors import TargetError
 from unetcam.targets.base import RegionScore, as_mask, both
-from unetcam.targets.heads import all_scores, class_count
+from unetcam.targets.channels import all_scores, class_count
 from unetcam.targets.truth import check_values
 
 _RUNNER_UP = "runner_up"

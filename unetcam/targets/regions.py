@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unetcam.errors import TargetError
 from unetcam.targets.base import RegionScore
-from unetcam.targets.heads import predicted_as
+from unetcam.targets.channels import predicted_as
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 from unetcam.errors import TargetError
 from unetcam.morphology import label_components
 from unetcam.targets.base import RegionScore, as_mask, both, spread
-from unetcam.targets.heads import Head, class_count, is_multi_label, predicted_as
+from unetcam.targets.channels import Head, class_count, is_multi_label, predicted_as
 from unetcam.targets.shapes import band_of, checked_width
 
 

@@ -1,0 +1,399 @@
+"""Preprocessing: an albumentations pipeline that a run can write down and read back."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unetcam.data.channels import to_channels
+from unetcam.data.frames import Frame, Size
+from unetcam.data.images import Pixels
+from unetcam.data.samples import IGNORE
+from unetcam.errors import DataError
+
+# albumentations looks for a newer version over the network as it is imported
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+from albumentations.augmentations.geometric import functional as geometric
+
+Mode = Literal["pad", "resize"]
+_SCHEMA: Final = 1
+
+
+class ResizeToMultiple(A.DualTransform):  # type: ignore[misc]
+    """Resize height and width each up to the next multiple of a stride.
+
+    Parameters
+    ----------
+    stride : int
+        The multiple; at least 1.
+    """
+
+    _targets = A.Resize._targets
+
+    class InitSchema(A.BasicTransform.InitSchema):  # type: ignore[misc]
+        """What the pipeline checks when it is built."""
+
+        stride: int
+
+    def __init__(self, stride: int, p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.stride = stride
+
+    def apply(self, img: Pixels, **params: Any) -> Pixels:
+        """Resize an image, bilinearly."""
+        return self._resized(img, cv2.INTER_LINEAR)
+
+    def apply_to_mask(self, mask: Pixels, **params: Any) -> Pixels:
+        """Resize a mask, by the nearest pixel centre."""
+        return self._resized(mask, cv2.INTER_NEAREST_EXACT)
+
+    def _resized(self, pixels: Pixels, interpolation: int) -> Pixels:
+        size = (_up(pixels.shape[0], self.stride), _up(pixels.shape[1], self.stride))
+        return np.asarray(geometric.resize(pixels, size, interpolation))
+
+
+def _up(length: int, stride: int) -> int:
+    return -(-length // stride) * stride
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image or a volume as the network takes it.
+
+    Attributes
+    ----------
+    image : Tensor, shape (C, h, w) or (C, d, h, w), float32
+    mask : Tensor, shape (h, w) or (d, h, w), int64, or None
+        Class indices; ``IGNORE`` (-1) in the padding.
+    frame : Frame
+        The way back to the image's own size.
+    """
+
+    image: Tensor
+    mask: Tensor | None
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize or pad, and normalise, as the network was trained.
+
+    Parameters
+    ----------
+    channels : int
+        Channels that the network takes; `to_channels` says how an image is brought to them.
+    size : (int, int) or None
+        Height and width to resize to; None leaves the image its own.
+    mode : {"pad", "resize"}
+        How height and width come to be multiples of `stride`. ``"pad"`` keeps the image's aspect
+        ratio (with a `size`, the image is fitted into it) and pads on all sides, after
+        normalising, with 0, which is what the network's own convolutions pad with.
+        ``"resize"`` stretches the image to `size`, or to its own size, rounded up.
+    stride : int
+        The network's largest stride.
+    mean, std : tuple of float
+        One per channel, or one for all, as fractions of `max_value`:
+        ``(image / max_value - mean) / std``.
+    max_value : float or None
+        What the image is divided by first. None: the type's maximum for unsigned integers of 8
+        and 16 bits (255, 65535), and 1 for any other type.
+    dims : {2, 3}
+        2 for images and 3 for volumes, which are padded and never resized.
+
+    Raises
+    ------
+    DataError
+        If an option makes no sense.
+
+    Examples
+    --------
+    >>> prepare = Preprocessing(channels=1, stride=16, mean=(0.5,), std=(0.25,))
+    >>> prepared = prepare(np.full((20, 30, 1), 255, np.uint8))
+    >>> prepared.image.shape, prepared.image.max()
+    (torch.Size([1, 32, 32]), tensor(2.))
+    >>> prepared.frame.restore(prepared.image).shape
+    torch.Size([1, 20, 30])
+    """
+
+    channels: int = 3
+    size: Size | None = None
+    mode: Mode = "pad"
+    stride: int = 32
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    max_value: float | None = None
+    dims: int = 2
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("pad", "resize"):
+            raise DataError(f"the mode '{self.mode}' is unknown; choose pad or resize")
+        if self.dims not in (2, 3):
+            raise DataError(f"there are {self.dims} dimensions; give 2 for images or 3 for volumes")
+        if self.dims == 3 and (self.mode != "pad" or self.size is not None):
+            raise DataError("volumes keep their size; give none, and the mode pad")
+        for name in ("channels", "stride"):
+            object.__setattr__(self, name, _whole(getattr(self, name), name))
+        if self.size is not None:
+            if len(self.size) != 2:
+                raise DataError(f"the size {self.size} is no (height, width); give two numbers")
+            height, width = (_whole(side, "size") for side in self.size)
+            object.__setattr__(self, "size", (height, width))
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, self._per_channel(name))
+        if not all(value > 0 for value in self.std):
+            raise DataError(f"a standard deviation is not positive ({self.std}); give std > 0")
+        if self.max_value is not None:
+            value = float(self.max_value)
+            if not (math.isfinite(value) and value > 0):
+                raise DataError(f"the largest value is {value}; give a positive number")
+            object.__setattr__(self, "max_value", value)
+
+    def _per_channel(self, name: str) -> tuple[float, ...]:
+        values = tuple(float(value) for value in getattr(self, name))
+        if len(values) not in (1, self.channels) or not all(map(math.isfinite, values)):
+            raise DataError(
+                f"{name} is {values} and the network takes {self.channels} channels; give one "
+                "finite number per channel, or one for all"
+            )
+        return values * self.channels if len(values) == 1 else values
+
+    def frame(self, original: Size) -> Frame:
+        """How an image or a volume of a size will be resized and padded.
+
+        Parameters
+        ----------
+        original : tuple of int
+            Height and width of the image; depth, height and width of a volume.
+
+        Returns
+        -------
+        Frame
+
+        Examples
+        --------
+        >>> Preprocessing(stride=16).frame((20, 30))
+        Frame(original=(20, 30), resized=(20, 30), offset=(6, 1), padded=(32, 32))
+        """
+        size = self.size or original
+        padded = tuple(_up(side, self.stride) for side in size)
+        if self.mode == "resize":
+            return Frame(original, padded, (0, 0), padded)
+        resized = original
+        if self.size is not None:
+            scale = min(size[0] / original[0], size[1] / original[1])
+            resized = (max(1, round(original[0] * scale)), max(1, round(original[1] * scale)))
+        offset = tuple((a - b) // 2 for a, b in zip(padded, resized, strict=True))
+        return Frame(original, resized, offset, padded)
+
+    def __call__(self, image: Pixels, mask: NDArray[np.int64] | None = None) -> Prepared:
+        """Prepare an image or a volume, and its mask.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W, C) or (D, H, W, C)
+            As `read_image` gives it.
+        mask : ndarray, shape (H, W) or (D, H, W), optional
+            Class indices, as `read_mask` gives them.
+
+        Returns
+        -------
+        Prepared
+            On the CPU.
+
+        Raises
+        ------
+        DataError
+            If the image's bands can't be brought to the network's channels, or the mask has
+            another size.
+        """
+        image = to_channels(image, self.channels)
+        size = image.shape[:-1]
+        if len(size) != self.dims:
+            raise DataError(f"it has {len(size)} spatial dimensions and the network {self.dims}")
+        if mask is not None and mask.shape != size:
+            raise DataError(f"the mask has the shape {mask.shape} and the image {size}")
+        if image.dtype not in (np.uint8, np.uint16):
+            image = image.astype(np.float32)
+        image_name, mask_name = ("image", "mask") if self.dims == 2 else ("volume", "mask3d")
+        targets = {image_name: np.ascontiguousarray(image)}
+        if mask is not None:
+            targets[mask_name] = np.ascontiguousarray(mask, dtype=np.int32)  # what OpenCV resizes
+        done = _pipeline(self)(**targets)
+        frame = self.frame(size)
+        tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(done[image_name], -1, 0)))
+        labels = None if mask is None else torch.from_numpy(done[mask_name].astype(np.int64))
+        return Prepared(tensor, labels, frame)
+
+    def to_yaml(self) -> str:
+        """The options, and the albumentations pipeline that they stand for, as YAML.
+
+        Examples
+        --------
+        >>> print(Preprocessing(channels=1, stride=8).to_yaml())
+        schema: 1
+        options:
+          channels: 1
+          size: null
+          mode: pad
+          stride: 8
+        ...
+        """
+        options = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if (name, value) != ("dims", 2)  # as it was written before there were volumes
+        }
+        content = {"schema": _SCHEMA, "options": options, "pipeline": A.to_dict(_pipeline(self))}
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Preprocessing:
+        """Read what `to_yaml` wrote.
+
+        Parameters
+        ----------
+        text : str
+            YAML. The pipeline may be left out; where it stands, it has to be the one that the
+            options give, so that a file never says two things.
+
+        Returns
+        -------
+        Preprocessing
+
+        Raises
+        ------
+        DataError
+            If the text is no YAML, has another schema or an unknown option, or if its pipeline
+            is not the one that its options give.
+
+        Examples
+        --------
+        >>> once = Preprocessing(size=(256, 256), mode="resize", mean=(0.5,), std=(0.25,))
+        >>> Preprocessing.from_yaml(once.to_yaml()) == once
+        True
+        """
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise DataError("the preprocessing is no YAML; write it anew") from error
+        if not isinstance(content, Mapping) or not isinstance(content.get("options"), Mapping):
+            raise DataError("the preprocessing has no options; write it anew")
+        if content.get("schema") != _SCHEMA:
+            raise DataError(
+                f"the preprocessing has the schema {content.get('schema')} and this version reads "
+                f"{_SCHEMA}; write it anew"
+            )
+        result = cls._from_options(content["options"])
+        if "pipeline" in content and not _is_same(content["pipeline"], _pipeline(result)):
+            raise DataError(
+                "the preprocessing's pipeline is not the one that its options give; change the "
+                "options and leave the pipeline out"
+            )
+        return result
+
+    @classmethod
+    def _from_options(cls, options: Mapping[str, Any]) -> Preprocessing:
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(str(name) for name in options if name not in names)
+        if unknown:
+            raise DataError(
+                f"the preprocessing has no option '{unknown[0]}'; the options are "
+                f"{', '.join(names)}"
+            )
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in options.items()
+        }
+        try:
+            return cls(**given)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError("an option of the preprocessing has the wrong type") from error
+
+
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise DataError(f"{name} is {value}; give a whole number of at least 1")
+    return int(value)
+
+
+@lru_cache(maxsize=16)
+def _pipeline(options: Preprocessing) -> A.Compose:
+    """The pipeline; kept outside the options so that these stay small, hashable and picklable."""
+    resized = {"interpolation": cv2.INTER_LINEAR, "mask_interpolation": cv2.INTER_NEAREST_EXACT}
+    steps: list[Any] = []
+    rounded = tuple(_up(side, options.stride) for side in options.size or ())
+    if options.mode == "resize" and rounded:
+        steps.append(A.Resize(*rounded, **resized))
+    elif options.mode == "resize":
+        steps.append(ResizeToMultiple(options.stride))
+    elif options.size is not None:
+        steps.append(A.LongestMaxSize(max_size_hw=options.size, **resized))
+    if options.max_value is None:
+        steps.append(A.ToFloat(max_value=None, p=1.0))
+    largest = 1.0 if options.max_value is None else options.max_value
+    steps.append(A.Normalize(options.mean, options.std, max_pixel_value=largest))
+    if options.dims == 3:
+        divisors = (options.stride,) * 3
+        steps.append(
+            A.PadIfNeeded3D(
+                min_zyx=None,
+                pad_divisor_zyx=divisors,
+                position="center",
+                fill=0,
+                fill_mask=IGNORE,
+            )
+        )
+    elif options.mode == "pad":
+        least = (
+            {"min_height": rounded[0], "min_width": rounded[1]}
+            if rounded
+            else {
+                "min_height": None,
+                "min_width": None,
+                "pad_height_divisor": options.stride,
+                "pad_width_divisor": options.stride,
+            }
+        )
+        steps.append(
+            A.PadIfNeeded(
+                **least,
+                position="center",
+                border_mode=cv2.BORDER_CONSTANT,
+                fill=0,
+                fill_mask=IGNORE,
+            )
+        )
+    return A.Compose(steps)
+
+
+def _is_same(written: Any, pipeline: A.Compose) -> bool:
+    """Whether a written pipeline has these steps; another albumentations may name more defaults."""
+    try:
+        theirs = written["transform"]["transforms"]
+        ours = A.to_dict(pipeline)["transform"]["transforms"]
+        return len(theirs) == len(ours) and all(
+            all(_plain(step[name]) == _plain(other[name]) for name in step.keys() & other.keys())
+            and step["__class_fullname__"] == other["__class_fullname__"]
+            for step, other in zip(theirs, ours, strict=True)
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

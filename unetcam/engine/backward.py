@@ -1,0 +1,265 @@
+"""From seeds at the logits to what a method needs of each layer's gradient."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unetcam.engine.channel_derivatives import weights_by_shifts
+from unetcam.engine.hooks import Taps
+from unetcam.engine.logits_conv import Head, UnitSeeds, statistics_by_span
+from unetcam.engine.memory import chunked, memory_bytes, require_room
+from unetcam.engine.request import Collected, Run
+from unetcam.engine.score_gradients import Seeds
+from unetcam.engine.shortcuts import Shortcuts
+from unetcam.engine.state import preserved
+from unetcam.engine.tensors import (
+    at_least_single,
+    listed,
+    plain_images,
+    require_finite,
+    undefined_to_nan,
+    unreached,
+)
+from unetcam.errors import LayerError, UnetcamError
+
+#: Image pixels that a backward should work on at once. Below it a device idles between the small
+#: steps of a backward, and several targets share one. Measured on 2 cores; on a GPU chosen.
+_ENOUGH_PIXELS = {"cpu": 1 << 16}
+_ENOUGH_ON_A_GPU = 1 << 22
+
+
+class Reduction(Protocol):
+    """How a method condenses gradients: see :class:`unetcam.methods.GradientMethod`."""
+
+    @property
+    def needs_mean_only(self) -> bool: ...
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor: ...
+    def combine(self, activation: Tensor, statistics: Tensor) -> Tensor: ...
+
+
+class Arrivals:
+    """Reduces each layer's gradient as it arrives, so that no more than one is held at a time."""
+
+    def __init__(self, method: Reduction) -> None:
+        self._method = method
+        self._factors: Tensor | None = None
+        self._found: dict[str, Tensor] = {}
+
+    def begin(self, factors: Tensor | None) -> None:
+        """A backward starts, whose gradients are to be multiplied with factors (B,)."""
+        self._factors = factors
+        self._found.clear()
+
+    def receive(self, name: str, activation: Tensor, gradient: Tensor) -> None:
+        """Take the gradient that arrived at a layer, (B, K, *spatial)."""
+        with torch.autocast(gradient.device.type, enabled=False):
+            gradient = at_least_single(gradient)
+            if self._factors is not None:
+                gradient = gradient * self._factors.view(-1, *[1] * (gradient.ndim - 1))
+            self._found[name] = self._method.reduce(at_least_single(activation), gradient)
+
+    def take(self, layers: Sequence[str]) -> tuple[Tensor, ...]:
+        """What arrived at the layers, in their order."""
+        for name in layers:
+            if name not in self._found:
+                raise unreached(name)
+        return tuple(self._found.pop(name) for name in layers)
+
+
+def statistics_by_backwards(
+    logits: Tensor,
+    leaves: Sequence[Tensor],
+    arrivals: Arrivals,
+    activations: Mapping[str, Tensor],
+    seeds: Seeds | UnitSeeds,
+    head: Head,
+    *,
+    memory: int,
+) -> dict[str, Tensor]:
+    """Go backward from every seed.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (B, C, *spatial), with the forward's graph.
+    leaves : sequence of Tensor
+        Where backwards end.
+    arrivals : Arrivals
+        What the layers' hooks hand their gradients to.
+    activations : Mapping of str to Tensor
+        By layer.
+    seeds : Seeds
+    head : Head
+        Is told the channels of the logits that a backward touches.
+    memory : int
+        Bytes that the tensors of one backward may take.
+
+    Returns
+    -------
+    dict of str to Tensor
+        By layer, (B, T, ...).
+    """
+    names = tuple(activations)
+    together = True
+
+    def back(seed: Tensor, factors: Tensor | None) -> tuple[Tensor, ...]:
+        arrivals.begin(factors)
+        torch.autograd.grad(logits, leaves, seed, retain_graph=True, allow_unused=True)
+        return arrivals.take(names)
+
+    def explained(targets: Sequence[int]) -> tuple[Tensor, ...]:
+        nonlocal together
+        found = seeds.of(targets, outside_matters=not head.is_known)
+        head.restrict(found.channels)
+        if len(targets) > 1 and together:
+            dims = (0, None if found.factors is None else 0)
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "There is a performance drop")
+                    batched: tuple[Tensor, ...] = torch.func.vmap(back, dims)(*found[:2])
+            except (torch.OutOfMemoryError, UnetcamError):
+                raise
+            except Exception:
+                # An operation of the network's own that can't be batched; if something else is
+                # wrong, the single backwards will say it.
+                together = False
+            else:
+                return tuple(one.transpose(0, 1) for one in batched)
+        none = [None] * len(targets)
+        single = [
+            back(seed, factors)
+            for seed, factors in zip(
+                found.seeds, none if found.factors is None else found.factors, strict=True
+            )
+        ]
+        return tuple(torch.stack(ones, dim=1) for ones in zip(*single, strict=True))
+
+    parts = chunked(
+        explained,
+        range(len(seeds)),
+        _bytes_of_a_backward(logits, activations),
+        memory,
+        most=_targets_at_once(logits),
+    )
+    return {
+        name: torch.cat(found, dim=1) if len(found) > 1 else found[0].contiguous()
+        for name, found in zip(names, zip(*parts, strict=True), strict=True)
+    }
+
+
+def _targets_at_once(logits: Tensor) -> int:
+    enough = _ENOUGH_PIXELS.get(logits.device.type, _ENOUGH_ON_A_GPU)
+    return max(1, enough // logits[:, 0].numel())
+
+
+def _bytes_of_a_backward(logits: Tensor, activations: Mapping[str, Tensor]) -> int:
+    """About what the gradients on the way take that are alive at the same time."""
+    largest = max(tensor.numel() for tensor in (logits, *activations.values()))
+    return 4 * largest * max(4, logits.element_size())
+
+
+def collect(run: Run, method: Reduction) -> Collected:
+    """Run one forward, and backwards from the logits to the deepest layer.
+
+    Nothing before the first tapped layer builds a graph and no parameter collects a gradient. A
+    layer's gradient is reduced as it arrives, so that no more than one is held at a time. Where
+    images are so small that a backward leaves the device idle, several targets share one; where
+    targets outnumber a layer's channels by far, forward-mode passes take the backwards' place.
+
+    Parameters
+    ----------
+    run : Run
+    method : Reduction
+
+    Returns
+    -------
+    Collected
+
+    Raises
+    ------
+    LayerError
+        For a layer that the forward never reaches, or that no gradient reaches.
+    MemoryBudgetError
+        When the maps alone exceed the run's memory budget.
+    NumericalError
+        For NaN or infinity; the message says where it was seen first.
+    """
+    shortened, arrivals = Shortcuts(sums_suffice=method.needs_mean_only), Arrivals(method)
+    with preserved(run.model), Taps(run.layers, arrivals.receive, shortened.leaf) as taps:
+        images = plain_images(run.images, channels_last=run.channels_last)
+        with shortened if run.shortcuts else nullcontext():
+            logits = run.output(run.model(images))
+        taps.seal()
+        if not logits.requires_grad:
+            raise LayerError(
+                f"No gradient comes from the logits to {listed(run.layers)}: choose layers on "
+                "the way to the output, and let the model return logits that are not detached."
+            )
+        activations = {name: taps.activations[name] for name in run.layers}
+        mixed = torch.is_autocast_enabled(logits.device.type)
+        with torch.autocast(logits.device.type, enabled=False):
+            seeds = Seeds(run, logits, halved=_is_halved(logits, *activations.values()))
+            require_room(run.memory_budget, activations.values(), len(seeds))
+            statistics = _statistics(
+                run,
+                method,
+                images,
+                logits,
+                taps.leaves,
+                arrivals,
+                activations,
+                seeds,
+                shortened,
+                mixed=mixed,
+            )
+            logits = logits.detach()
+            with torch.no_grad():
+                require_finite(images, activations, logits, statistics)
+                maps = {
+                    name: undefined_to_nan(
+                        method.combine(at_least_single(activation), statistics[name]),
+                        seeds.defined,
+                    )
+                    for name, activation in activations.items()
+                }
+        return Collected(logits, maps, seeds.defined)
+
+
+def _statistics(
+    run: Run,
+    method: Reduction,
+    images: Tensor,
+    logits: Tensor,
+    leaves: Sequence[Tensor],
+    arrivals: Arrivals,
+    activations: Mapping[str, Tensor],
+    seeds: Seeds,
+    shortened: Shortcuts,
+    *,
+    mixed: bool,
+) -> dict[str, Tensor]:
+    """What the method needs of the gradients, (B, T, ...) by layer, in the shortest way."""
+    memory = memory_bytes(run.memory_budget, logits.device)
+    head = shortened.head(logits)
+
+    def go_back(seeds: Seeds | UnitSeeds) -> dict[str, Tensor]:
+        return statistics_by_backwards(
+            logits, leaves, arrivals, activations, seeds, head, memory=memory
+        )
+
+    found = None
+    if run.shortcuts and method.needs_mean_only:
+        if not mixed:  # what runs again would run in another precision
+            found = weights_by_shifts(run, images, activations, seeds, memory=memory)
+        found = found or statistics_by_span(head, seeds, go_back)
+    return found or go_back(seeds)
+
+
+def _is_halved(*tensors: Tensor) -> bool:
+    return any(tensor.dtype == torch.float16 for tensor in tensors)

@@ -1,0 +1,350 @@
+"""Forwards without a graph: what the layers gave, and how scores move when something is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from unetcam.engine.hooks import Taps
+from unetcam.engine.memory import chunked, memory_bytes, require_room
+from unetcam.engine.request import Collected, Run
+from unetcam.engine.state import preserved
+from unetcam.engine.tensors import (
+    at_least_single,
+    plain_images,
+    require_finite,
+    undefined_to_nan,
+)
+from unetcam.errors import LayerError, NumericalError
+
+#: Channels that a forward is taken to hold at full size, for the size of a chunk.
+_TYPICAL_WIDTH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """A forward of a run's images, to be compared with further ones.
+
+    Attributes
+    ----------
+    run : Run
+    images : Tensor
+        (B, C, *spatial), without a graph.
+    activations : dict of str to Tensor
+        What each layer gave, (B, K, *layer_spatial), in at least single precision.
+    logits : Tensor
+        (B, C, *spatial), detached.
+    values : Tensor
+        (B, T), the targets' scores.
+    defined : Tensor
+        (B, T) bool.
+    """
+
+    run: Run
+    images: Tensor
+    activations: dict[str, Tensor]
+    logits: Tensor
+    values: Tensor
+    defined: Tensor
+    _precision: Callable[[], AbstractContextManager[object]]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's logits of some images, in the caller's precision."""
+        with self._precision():
+            return self.run.output(self.run.model(images), images)
+
+    def responses(self, indices: Tensor, perturb: Callable[[Tensor], Tensor]) -> Tensor:
+        """The targets' scores of perturbed images, their regions held as they were.
+
+        Parameters
+        ----------
+        indices : Tensor
+            (N,) what `perturb` tells the perturbations apart by.
+        perturb : callable
+            Gives the images (n, B, C, *spatial) of a chunk of n indices.
+
+        Returns
+        -------
+        Tensor
+            (N, B, T).
+
+        Raises
+        ------
+        NumericalError
+            For a score that is not finite.
+        """
+
+        def answer(chunk: Tensor) -> Tensor:
+            images = perturb(chunk).to(self.images.dtype)
+            return self._scores(images.flatten(0, 1), len(chunk))
+
+        return self._in_chunks(answer, indices)
+
+    def responses_of(self, position: int, images: Tensor) -> Tensor:
+        """The targets' scores of perturbed copies of one image of the batch.
+
+        Parameters
+        ----------
+        position : int
+            Which image.
+        images : Tensor
+            (N, C, *spatial).
+
+        Returns
+        -------
+        Tensor
+            (N, T).
+
+        Raises
+        ------
+        NumericalError
+            For a score that is not finite.
+        """
+
+        def answer(chunk: Tensor) -> Tensor:
+            logits = self.forward(chunk)
+            # A target may hold a mask for each image, so that it is asked about the whole batch.
+            batches = self.logits.expand(len(chunk), *self.logits.shape).clone()
+            batches[:, position] = logits
+            return torch.stack([_values(self.run, one, self.logits)[position] for one in batches])
+
+        return _finite(torch.cat(chunked(answer, images, self._each(1), self._memory)))
+
+    def rows(self) -> int:
+        """How many copies of one image a chunk holds."""
+        return max(1, self._memory // self._each(1))
+
+    def replays(
+        self, name: str, indices: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """The targets' scores with one layer's activation perturbed; only what is behind it runs.
+
+        Parameters
+        ----------
+        name : str
+            One of the run's layers.
+        indices : Tensor
+            (N,) what `perturb` tells the perturbations apart by.
+        perturb : callable
+            Gives, from the activation as the layer gave it and a chunk of n indices, the
+            activations (n, B, K, *layer_spatial).
+
+        Returns
+        -------
+        Tensor
+            (N, B, T).
+
+        Raises
+        ------
+        LayerError
+            When the part behind the layer can't be run on its own.
+        NumericalError
+            For a score that is not finite.
+        """
+        with self._precision():
+            module = self.run.layers[name].whole(name)
+            recording = Recording(self.run.model, module, self.images)
+
+        def answer(chunk: Tensor) -> Tensor:
+            times = len(chunk)
+            changed = perturb(recording.activation, chunk).flatten(0, 1)
+            images = self.images.repeat(times, *[1] * (self.images.ndim - 1))
+            with recording.replayed(lambda: changed, times):
+                try:
+                    return self._scores(images, times)
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError as error:
+                    reason = (str(error).splitlines() or [""])[0]
+                    raise LayerError(
+                        f"The part behind the layer '{name}' can't be run again on its own "
+                        f"({reason}): use a method that runs the whole network (gradcam)."
+                    ) from error
+
+        return self._in_chunks(answer, indices)
+
+    def collected(self, maps: Mapping[str, Tensor]) -> Collected:
+        """What a method returns, from maps (B, T, *layer_spatial), T = 1 for all targets alike."""
+        return Collected(
+            self.logits,
+            {name: undefined_to_nan(one, self.defined) for name, one in maps.items()},
+            self.defined,
+        )
+
+    def _scores(self, images: Tensor, times: int) -> Tensor:
+        logits = self.forward(images)
+        parts = logits.reshape(times, len(self.images), *logits.shape[1:])
+        return torch.stack([_values(self.run, part, self.logits) for part in parts])
+
+    def _in_chunks(self, answer: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
+        each = self._each(len(self.images))
+        return _finite(torch.cat(chunked(answer, indices, each, self._memory)))
+
+    def _each(self, images: int) -> int:
+        """Bytes that a forward of so many images is taken to hold."""
+        width = max(_TYPICAL_WIDTH, self.logits.shape[1])
+        return 4 * width * images * self.images[0, 0].numel() * self.images.element_size()
+
+    @property
+    def _memory(self) -> int:
+        return memory_bytes(self.run.memory_budget, self.images.device)
+
+
+@contextmanager
+def observed(run: Run) -> Iterator[Observation]:
+    """Run one forward and keep what the layers gave; inside, the model is as in `preserved`.
+
+    No graph is built inside, and arithmetic keeps its precision: the caller's autocast is for the
+    network's forwards alone.
+
+    Raises
+    ------
+    LayerError
+        For a layer that the forward never reaches, or that gives no feature map.
+    NumericalError
+        For NaN or infinity; the message says where it was seen first.
+    """
+    device = run.images.device.type
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+    def precision() -> AbstractContextManager[object]:
+        return torch.autocast(device, dtype, enabled=enabled)
+
+    with preserved(run.model), torch.no_grad(), torch.autocast(device, enabled=False):
+        images = plain_images(run.images)
+        with Taps(run.layers, _unused) as taps:
+            with precision():
+                logits = run.output(run.model(images))
+            taps.seal()
+            activations = {name: at_least_single(taps.activations[name]) for name in run.layers}
+        require_finite(images, activations, logits)
+        scores = run.score(at_least_single(logits))
+        require_room(run.memory_budget, activations.values(), len(scores))
+        values = torch.stack([score.value for score in scores], dim=1)
+        defined = torch.stack([score.defined for score in scores], dim=1)
+        yield Observation(run, images, activations, logits, values, defined, precision)
+
+
+def _finite(values: Tensor) -> Tensor:
+    if not torch.isfinite(values).all():
+        raise NumericalError(
+            "NaN or infinity in the scores of a perturbed input: check the network, or run without "
+            "half precision."
+        )
+    return values
+
+
+def _unused(name: str, activation: Tensor, gradient: Tensor) -> None:
+    """No gradient comes where no graph is built."""
+
+
+def _values(run: Run, logits: Tensor, reference: Tensor) -> Tensor:
+    scores = run.score(at_least_single(logits), at_least_single(reference))
+    return torch.stack([score.value for score in scores], dim=1)
+
+
+class Recording:
+    """A forward's results up to and with one layer.
+
+    Attributes
+    ----------
+    activation : Tensor
+        What the layer gave, (B, K, *layer_spatial).
+    outputs : dict of nn.Module to Any
+        What the outermost modules gave that had ended before the layer began.
+    result : Any
+        What the model returned.
+    """
+
+    def __init__(self, model: nn.Module, layer: nn.Module, images: Tensor) -> None:
+        self.outputs: dict[nn.Module, Any] = {}
+        self.layer = layer
+        self._batch = len(images)
+        self._activations: list[Any] = []
+        self._open: list[list[nn.Module]] = []
+        self._calls: dict[nn.Module, int] = {}
+        with ExitStack() as stack, torch.no_grad():
+            for module in model.modules():
+                stack.callback(module.register_forward_pre_hook(self._enter).remove)
+                stack.callback(module.register_forward_hook(self._leave).remove)
+            self.result = model(images)
+        # A module that runs twice gives two results, and a replay could not tell them apart.
+        self.outputs = {m: out for m, out in self.outputs.items() if self._calls[m] == 1}
+
+    @property
+    def activation(self) -> Tensor:
+        """What the layer gave.
+
+        Raises
+        ------
+        LayerError
+            When the layer did not run exactly once.
+        """
+        if len(self._activations) != 1 or not isinstance(self._activations[0], Tensor):
+            raise LayerError(
+                f"The layer ran {len(self._activations)} times in the forward or gave no tensor: "
+                "choose one that runs once and gives a feature map (find_layers lists them)."
+            )
+        return self._activations[0]
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        self._calls[module] = self._calls.get(module, 0) + 1
+        self._open.append([])
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        inner = self._open.pop()
+        if module is self.layer:
+            self._activations.append(_detached(output))
+            return
+        if self._activations:
+            return
+        for m in inner:
+            self.outputs.pop(m, None)
+        self.outputs[module] = _detached(output)
+        if self._open:
+            self._open[-1].append(module)
+
+    @contextmanager
+    def replayed(self, activation: Callable[[], Tensor], times: int = 1) -> Iterator[None]:
+        """Inside, the recorded modules answer at once, and the layer gives `activation`.
+
+        With `times` the answers are repeated along the batch, as ``images.repeat(times, ...)``
+        repeats the images that the model has to be called with.
+        """
+        with ExitStack() as stack:
+            for module, output in self.outputs.items():
+                _answer(stack, module, partial(_repeated, output, self._batch, times))
+            _answer(stack, self.layer, activation)
+            yield
+
+
+def _answer(stack: ExitStack, module: nn.Module, give: Callable[[], Any]) -> None:
+    """Let a call of the module be `give` until the stack is closed.
+
+    The call is replaced and not the forward: a caller's hook has done its work already.
+    """
+    module.__dict__["_call_impl"] = lambda *args, **kwargs: give()
+    stack.callback(module.__dict__.pop, "_call_impl", None)
+
+
+def _repeated(output: Any, batch: int, times: int) -> Any:
+    """A copy that is repeated along the batch, where a tensor has one."""
+
+    def one(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.ndim or len(value) != batch:
+            return _detached(value)
+        return value.detach().repeat(times, *[1] * (value.ndim - 1))
+
+    return tree_map(one, output)
+
+
+def _detached(output: Any) -> Any:
+    """A copy that no later in-place operation can reach."""
+    return tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, output)

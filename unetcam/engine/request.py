@@ -1,0 +1,180 @@
+"""What is asked of a network, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from unetcam.engine.layout import Layout
+from unetcam.errors import LayerError
+
+
+class Named(Protocol):
+    """What a map is of."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Scored(Protocol):
+    """One score per image and whether it exists: see :class:`unetcam.targets.Score`."""
+
+    @property
+    def value(self) -> Tensor: ...
+    @property
+    def defined(self) -> Tensor: ...
+    @property
+    def channel(self) -> int | None: ...
+    @property
+    def everywhere(self) -> bool: ...
+
+
+class Scoring(Protocol):
+    """Gives the targets' scores from logits, in the targets' order.
+
+    Regions that depend on the prediction are read from `reference`, where it is given: the score
+    of a perturbed image is that of the same pixels as before.
+    """
+
+    def __call__(self, logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]: ...
+
+
+class Picking(Protocol):
+    """Picks the logits (B, C, *spatial) from whatever the model returned.
+
+    `images` is what the model was given, where that is not the run's own images.
+    """
+
+    def __call__(self, returned: Any, images: Tensor = ...) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A network on a batch of images, to be explained at some layers for some targets.
+
+    Attributes
+    ----------
+    model : nn.Module
+        Left exactly as found, also when an exception flies.
+    images : Tensor
+        (B, C, *spatial), finite, on the model's device.
+    layers : Mapping of str to Point
+    score : Scoring
+    output : Picking
+    shortcuts : bool
+        Whether a backward leaves out what no map needs; the maps are the same up to rounding.
+    channels_last : bool
+        Whether the images are handed on with their channels last in memory, which makes
+        convolutions faster on a CPU. A model that calls ``view`` on its maps may not take it.
+    memory_budget : int or float, optional
+        Bytes, or a share of what is free: bounds what is done at once, and the maps.
+    create_graph : bool
+        Whether maps and logits keep their graph.
+    """
+
+    model: nn.Module
+    images: Tensor
+    layers: Mapping[str, Point]
+    score: Scoring
+    output: Picking
+    shortcuts: bool = True
+    channels_last: bool = False
+    memory_budget: int | float | None = None
+    create_graph: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """What a method made of a run.
+
+    Attributes
+    ----------
+    logits : Tensor
+        (B, C, *spatial), detached.
+    maps : dict of str to Tensor
+        (B, T, *layer_spatial) each, float32 (float64 for a float64 network), raw; NaN where the
+        target does not exist in the image.
+    defined : Tensor
+        (B, T) bool: whether the target exists in the image.
+    explained : tuple
+        What the T maps are of, where that is not the targets that were asked for.
+    channels : dict of str to Tensor
+        By layer, (B, T) int64: the channel that a map shows, where it shows a single one; -1 for
+        none.
+    """
+
+    logits: Tensor
+    maps: dict[str, Tensor]
+    defined: Tensor
+    explained: tuple[Named, ...] = ()
+    channels: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor that an operation is given, inside a module's run.
+
+    Attributes
+    ----------
+    op : str
+        The torch function's name.
+    count : int
+        How many calls of it in the module's run come before this one.
+    position : int
+        The tensor's place among the tensors that it is given.
+    channels : int
+        The tensor's channels, by which a forward that took another course is known.
+    """
+
+    op: str
+    count: int
+    position: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place at which an activation is taken and a gradient is met.
+
+    Attributes
+    ----------
+    module : nn.Module
+    run : int, optional
+        Which of the module's runs in a forward, from zero; None where it runs once.
+    layout : Layout, optional
+        How the tensor holds its feature map; None for a map (B, K, *spatial).
+    entry : Entry, optional
+        The input of an operation in the module's run, in place of the module's output.
+    size : tuple of int, optional
+        The image's spatial size, where no traced run has told the layout yet.
+    """
+
+    module: nn.Module
+    run: int | None = None
+    layout: Layout | None = None
+    entry: Entry | None = None
+    size: tuple[int, ...] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the output of a module that runs once, as the module gave it."""
+        return self.run is None and self.layout is None and self.entry is None
+
+    def whole(self, name: str) -> nn.Module:
+        """The module whose output it is.
+
+        Raises
+        ------
+        LayerError
+            Where it is one of several runs, a part, or tokens, which can't be put in anew.
+        """
+        if not self.is_whole:
+            raise LayerError(
+                f"The layer '{name}' is one of several runs, a part of a stage or holds tokens, "
+                "and this needs the map that a module gives: choose a layer of maps, or a method "
+                "made of gradients."
+            )
+        return self.module

@@ -1,0 +1,191 @@
+"""Does the map act where the class is not?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unetcam.measures.map_stats import Evidence, where_known
+from unetcam.measures.metric import PerClassMean
+from unetcam.measures.regions import FAR, OUTSIDE, Geometry
+from unetcam.morphology import connected_components
+
+HOT = 0.5
+"""A pixel is hot above this share of its map's maximum."""
+
+
+def background_names(num_classes: int, spatial_dims: int) -> tuple[str, ...]:
+    """The names of :func:`background_activation`'s numbers, in order, for C classes in 2-D or 3-D.
+
+    Examples
+    --------
+    >>> background_names(2, 2)
+    ('outside_share', 'outside_far_share', 'hot_background', 'hot_count', 'hot_area',
+     'hot_largest_area', 'hot_y', 'hot_x', 'leak_0', 'leak_1')
+    """
+    return (
+        "outside_share",
+        "outside_far_share",
+        "hot_background",
+        "hot_count",
+        "hot_area",
+        "hot_largest_area",
+        *(f"hot_{axis}" for axis in "zyx"[-spatial_dims:]),
+        *(f"leak_{c}" for c in range(num_classes)),
+    )
+
+
+def _mass_per_class(evidence: Evidence) -> Tensor:
+    """``(B, T, C)`` float64: the mass on each true class."""
+    geometry = evidence.geometry
+    index = torch.where(geometry.truth < 0, geometry.num_classes, geometry.truth)[:, None]
+    sums = evidence.weights.new_zeros(*evidence.peak.shape, geometry.num_classes + 1)
+    sums.scatter_add_(2, index.expand_as(evidence.weights), evidence.weights)
+    return sums[..., :-1]
+
+
+def background_numbers(evidence: Evidence) -> dict[str, Tensor]:
+    """The numbers of :func:`background_activation` from evidence that other questions share."""
+    geometry = evidence.geometry
+    known = evidence.usable & geometry.present
+    outside_pixels = (geometry.valid_pixels - geometry.truth_pixels).double()
+    total = evidence.mass
+
+    outside = geometry.valid & ~geometry.inside & known[..., None]
+    hot = outside & (evidence.values > HOT * evidence.peak[..., None])
+    found = connected_components(hot.reshape(-1, *geometry.spatial))
+    shape = known.shape
+    area = found.area.view(shape)
+    place = found.centroid.view(*shape, -1).unbind(-1)
+    leak = where_known(known[..., None], _mass_per_class(evidence) / total[..., None])
+    values = (
+        where_known(known, evidence.zone_mass[..., OUTSIDE].sum(-1) / total),
+        where_known(known, evidence.zone_mass[..., FAR].sum(-1) / total),
+        where_known(known & (outside_pixels > 0), area / outside_pixels),
+        where_known(known, found.count.view(shape)),
+        where_known(known, area),
+        where_known(known, found.largest.view(shape)),
+        *(where_known(known, axis) for axis in place),
+        *leak.unbind(-1),
+    )
+    names = background_names(geometry.num_classes, len(geometry.spatial))
+    return dict(zip(names, values, strict=True))
+
+
+@torch.no_grad()
+def background_activation(
+    maps: Tensor,
+    classes: Sequence[int],
+    truth: Tensor,
+    *,
+    num_classes: int,
+    band: float | None = None,
+) -> dict[str, Tensor]:
+    """Background false activation: how much of the map lies where the class is not.
+
+    Parameters
+    ----------
+    maps : Tensor
+        ``(B, T, H, W)`` or ``(B, T, D, H, W)``, floating, values >= 0 or NaN, any device.
+    classes : sequence of int
+        The class of each of the T maps.
+    truth : Tensor
+        ``(B, H, W)`` or ``(B, D, H, W)`` class indices, -1 where ignored, on the same device.
+    num_classes : int
+        The number of classes C.
+    band : float, optional
+        Width of the band in pixels. Default: 2 % of the image diagonal, at least 1.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Each ``(B, T)`` float64 on the same device. With M(Z) the sum of the map over a set Z of
+        pixels, *outside* the pixels of every other class, and *hot* a value above half the
+        map's maximum (the maximum is over the whole image):
+
+        - ``outside_share``: M(outside) / M(all);
+        - ``outside_far_share``: M(outside and farther from the contour than the band) /
+          M(all): what the halo of a coarse layer around the class can't explain;
+        - ``hot_background``: hot pixels outside / pixels outside; NaN where there are none;
+        - ``hot_count``: the connected components of hot pixels outside (8 neighbours, 26 in
+          3-D);
+        - ``hot_area``, ``hot_largest_area``: the pixels of all of them, and of the largest;
+        - ``hot_y``, ``hot_x`` (``hot_z`` first in 3-D): the centroid of the largest as pixel
+          indices, of the first in raster order among equals; NaN where nothing outside is hot;
+        - ``leak_0`` ... ``leak_{C-1}``: M(pixels whose truth is j) / M(all), row i of the
+          leakage matrix for a map of class i. A row sums to 1.
+
+        All are NaN for an absent class, an empty map and a map with NaN.
+
+    Raises
+    ------
+    MeasureError
+        If shapes, classes or values do not fit.
+
+    Notes
+    -----
+    ``outside_share`` is one minus the energy-based pointing game of H. Wang et al., "Score-CAM:
+    Score-Weighted Visual Explanations for Convolutional Neural Networks", CVPR Workshops 2020
+    (section 4.3), with the mask in place of the bounding box. The band is that of Boundary IoU
+    (:class:`Geometry`). The hot components and the leakage matrix are this package's own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> truth = torch.tensor([[[0, 0, 0, 0, 1, 1]]])
+    >>> maps = torch.tensor([[[[3.0, 0.0, 0.0, 1.0, 4.0, 2.0]]]])
+    >>> found = background_activation(maps, [1], truth, num_classes=2)
+    >>> [found[k].item() for k in ("outside_share", "outside_far_share", "hot_count", "hot_x")]
+    [0.4, 0.3, 1.0, 0.0]
+    >>> found["leak_0"].item(), found["leak_1"].item()
+    (0.4, 0.6)
+    """
+    geometry = Geometry(truth, classes, num_classes=num_classes, band=band, tolerance=0.0)
+    return background_numbers(Evidence(maps, geometry))
+
+
+class BackgroundActivation(PerClassMean):
+    """Mean :func:`background_activation` numbers per class, the leakage matrix among them.
+
+    Parameters
+    ----------
+    num_classes : int
+        The number of classes C.
+    band : float, optional
+        Width of the band in pixels. Default: 2 % of each image's diagonal, at least 1.
+    spatial_dims : int
+        2 for images, 3 for volumes.
+    **kwargs
+        Of :class:`torchmetrics.Metric`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = BackgroundActivation(num_classes=2)
+    >>> truth = torch.tensor([[[0, 0, 0, 0, 1, 1]]])
+    >>> metric.update(torch.tensor([[[[3.0, 0.0, 0.0, 1.0, 4.0, 2.0]]]]), [1], truth)
+    >>> metric.compute()["outside_share"]
+    tensor([   nan, 0.4000], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        band: float | None = None,
+        spatial_dims: int = 2,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes, background_names(num_classes, spatial_dims), **kwargs)
+        self.band = band
+
+    @torch.no_grad()
+    def update(self, maps: Tensor, classes: Sequence[int], truth: Tensor) -> None:
+        """Add the maps of a batch; the arguments are those of :func:`background_activation`."""
+        geometry = Geometry(
+            truth, classes, num_classes=self.num_classes, band=self.band, tolerance=0.0
+        )
+        evidence = Evidence(maps, geometry)
+        self._add(geometry.classes, background_numbers(evidence), evidence.empty)

@@ -1,0 +1,124 @@
+"""How far is the map spread over the image?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unetcam.measures.map_stats import Evidence, where_known
+from unetcam.measures.metric import PerClassMean
+from unetcam.measures.regions import Geometry
+
+CONCENTRATION_NAMES = ("entropy", "gini", "effective_area")
+
+
+def concentration_numbers(evidence: Evidence) -> dict[str, Tensor]:
+    """The numbers of :func:`map_concentration` from evidence that other questions share."""
+    pixels = evidence.geometry.valid_pixels.double()
+    known = evidence.usable
+    share = evidence.weights / evidence.mass[..., None]
+    entropy = torch.special.entr(share).sum(-1) / pixels.log()
+    # In descending order the k-th value has the ascending rank N - k + 1; ignored pixels come
+    # last, after the N that count, and weigh nothing.
+    ordered = evidence.ranking[0].clamp(min=0).double()
+    rank = torch.arange(ordered.shape[-1], device=ordered.device, dtype=torch.float64) + 0.5
+    gini = 1 - 2 * (ordered @ rank) / (evidence.mass * pixels)
+    effective = 1 / (pixels * share.square().sum(-1))
+    return {
+        "entropy": where_known(known & (pixels > 1), entropy),
+        "gini": where_known(known, gini),
+        "effective_area": where_known(known, effective),
+    }
+
+
+@torch.no_grad()
+def map_concentration(
+    maps: Tensor, classes: Sequence[int], truth: Tensor, *, num_classes: int
+) -> dict[str, Tensor]:
+    """Concentration: whether the map gathers in few pixels or is scattered over the image.
+
+    Parameters
+    ----------
+    maps : Tensor
+        ``(B, T, H, W)`` or ``(B, T, D, H, W)``, floating, values >= 0 or NaN, any device.
+    classes : sequence of int
+        The class of each of the T maps.
+    truth : Tensor
+        ``(B, H, W)`` or ``(B, D, H, W)`` class indices, -1 where ignored; it only says which
+        pixels count.
+    num_classes : int
+        The number of classes C.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Each ``(B, T)`` float64 on the same device. With p the map divided by its sum over the N
+        pixels that count:
+
+        - ``entropy``: normalised Shannon entropy, -sum(p ln p) / ln N; 0 for a single pixel, 1
+          for an even map; NaN for N = 1;
+        - ``gini``: Gini index, 1 - 2 sum_k p_(k) (N - k + 1/2) / N with p_(1) <= ... <= p_(N)
+          [1]_ (equation of table I); 0 for an even map, 1 - 1/N for a single pixel;
+        - ``effective_area``: 1 / (N sum(p^2)), the share of the image that an even map of the
+          same concentration would fill: Hill's number of order 2 [2]_ over N.
+
+        They ask nothing of the class, so an absent one has them too; NaN for an empty map
+        and a map with NaN.
+
+    Raises
+    ------
+    MeasureError
+        If shapes, classes or values do not fit.
+
+    References
+    ----------
+    .. [1] N. Hurley and S. Rickard, "Comparing Measures of Sparsity", IEEE Transactions on
+       Information Theory 55, 2009.
+    .. [2] M. Hill, "Diversity and Evenness: A Unifying Notation and Its Consequences", Ecology
+       54, 1973.
+
+    Examples
+    --------
+    >>> import torch
+    >>> truth = torch.zeros(1, 1, 4, dtype=torch.long)
+    >>> maps = torch.tensor([[[[0.0, 0.0, 5.0, 5.0]]]])
+    >>> found = map_concentration(maps, [0], truth, num_classes=1)
+    >>> {k: round(v.item(), 6) for k, v in found.items()}
+    {'entropy': 0.5, 'gini': 0.5, 'effective_area': 0.5}
+    """
+    geometry = Geometry(truth, classes, num_classes=num_classes)
+    return concentration_numbers(Evidence(maps, geometry))
+
+
+class MapConcentration(PerClassMean):
+    """Mean :func:`map_concentration` numbers per class.
+
+    Parameters
+    ----------
+    num_classes : int
+        The number of classes C.
+    **kwargs
+        Of :class:`torchmetrics.Metric`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = MapConcentration(num_classes=2)
+    >>> truth = torch.zeros(1, 1, 4, dtype=torch.long)
+    >>> metric.update(torch.tensor([[[[0.0, 0.0, 5.0, 5.0]]]]), [0], truth)
+    >>> metric.compute()["effective_area"]
+    tensor([0.5000,    nan], dtype=torch.float64)
+    """
+
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(num_classes, CONCENTRATION_NAMES, **kwargs)
+
+    @torch.no_grad()
+    def update(self, maps: Tensor, classes: Sequence[int], truth: Tensor) -> None:
+        """Add the maps of a batch; the arguments are those of :func:`map_concentration`."""
+        geometry = Geometry(truth, classes, num_classes=self.num_classes)
+        evidence = Evidence(maps, geometry)
+        self._add(geometry.classes, concentration_numbers(evidence), evidence.empty)

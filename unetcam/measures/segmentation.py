@@ -1,0 +1,68 @@
+"""How good is the segmentation itself? The numbers that every map is read against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unetcam.measures.map_stats import where_known
+from unetcam.measures.regions import Geometry
+
+
+def quality_numbers(geometry: Geometry) -> dict[str, Tensor]:
+    """The numbers of :func:`segmentation_quality` from a geometry that has the prediction."""
+    truth, predicted = geometry.truth_pixels, geometry.predicted_pixels
+    common = (geometry.inside & geometry.predicted_inside).sum(-1)
+    both = truth + predicted
+    return {
+        "truth_pixels": truth,
+        "predicted_pixels": predicted,
+        "class_iou": where_known(geometry.present, common / (both - common).double()),
+        "class_dice": where_known(geometry.present, 2 * common / both.double()),
+        "present": geometry.present,
+        "predicted": predicted > 0,
+    }
+
+
+@torch.no_grad()
+def segmentation_quality(
+    classes: Sequence[int], truth: Tensor, prediction: Tensor, *, num_classes: int
+) -> dict[str, Tensor]:
+    """How well each class is segmented in each image; no map is asked.
+
+    Parameters
+    ----------
+    classes : sequence of int
+        The T classes.
+    truth, prediction : Tensor
+        ``(B, H, W)`` or ``(B, D, H, W)`` class indices on the same device; -1 in the truth
+        marks ignored pixels, which are left out of both.
+    num_classes : int
+        The number of classes C.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Each ``(B, T)`` on the same device: ``truth_pixels`` and ``predicted_pixels`` (int64),
+        ``class_iou`` (Jaccard index) and ``class_dice`` (Dice coefficient) of the prediction
+        against the truth (float64; NaN where the truth lacks the class, 0 where only the
+        prediction does), ``present`` and ``predicted`` (bool).
+
+    Raises
+    ------
+    MeasureError
+        If shapes or classes do not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> truth, prediction = torch.tensor([[[0, 1, 1, -1]]]), torch.tensor([[[0, 0, 1, 1]]])
+    >>> found = segmentation_quality([0, 1], truth, prediction, num_classes=2)
+    >>> found["class_iou"]
+    tensor([[0.5000, 0.5000]], dtype=torch.float64)
+    >>> found["predicted_pixels"]
+    tensor([[2, 1]])
+    """
+    return quality_numbers(Geometry(truth, classes, prediction, num_classes=num_classes))

@@ -1,0 +1,246 @@
+"""What a model is given: one tensor of images, or several inputs of which one is the image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from unetcam.engine.layout import UnclearError
+from unetcam.errors import ModelError
+
+#: Images, or a model's positional or keyword arguments.
+Inputs: TypeAlias = "Tensor | Sequence[Any] | Mapping[str, Any]"
+
+
+def image_of(inputs: Inputs) -> Tensor:
+    """The image among a model's inputs: the tensor with the most pixels, the first of several.
+
+    Parameters
+    ----------
+    inputs : Tensor, sequence or Mapping
+        Images (B, C, *spatial), or a tuple or dict with such a tensor in it.
+
+    Raises
+    ------
+    ModelError
+        When there is none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> image_of({"image": torch.zeros(2, 3, 8, 8), "age": torch.zeros(2, 1)}).shape
+    torch.Size([2, 3, 8, 8])
+    """
+    if isinstance(inputs, Tensor):
+        return inputs
+    several = isinstance(inputs, (tuple, list, Mapping))
+    fitting = [tensor for tensor in _tensors(inputs) if tensor.ndim in (4, 5)] if several else []
+    if not fitting:
+        raise ModelError(
+            f"Images must be a tensor (B, C, *spatial), or a tuple or dict of a model's inputs "
+            f"with one in it, and this is a {type(inputs).__name__}: convert them with "
+            "torch.from_numpy or torch.stack."
+        )
+    return max(fitting, key=lambda tensor: math.prod(tensor.shape[2:]))
+
+
+def others_of(inputs: Inputs) -> list[Tensor]:
+    """The tensors beside the image."""
+    image = image_of(inputs)
+    return [tensor for tensor in _tensors(inputs) if tensor is not image]
+
+
+def changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """The same inputs with each tensor changed."""
+    result: Inputs = tree_map(lambda x: change(x) if isinstance(x, Tensor) else x, inputs)
+    return result
+
+
+def first_of(inputs: Inputs) -> Inputs:
+    """The first image, with its share of the other inputs, as copies."""
+    count = len(image_of(inputs))
+
+    def first(tensor: Tensor) -> Tensor:
+        tensor = tensor.as_subclass(Tensor)
+        per_image = tensor.ndim > 0 and tensor.shape[0] == count
+        return (tensor[:1] if per_image else tensor).clone()
+
+    return changed(inputs, first)
+
+
+class Bound(nn.Module):
+    """A model whose inputs are given but for the image."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self._inputs, self._image = inputs, image_of(inputs)
+
+    def forward(self, image: Tensor) -> Any:
+        given = tree_map(lambda x: image if x is self._image else x, self._inputs)
+        return self.model(**given) if isinstance(given, Mapping) else self.model(*given)
+
+
+def bound(model: nn.Module, inputs: Inputs) -> nn.Module:
+    """What maps the image alone to what the model returns for all inputs."""
+    return model if isinstance(inputs, Tensor) else Bound(model, inputs)
+
+
+def detached(inputs: Inputs) -> Inputs:
+    """The same image, beside inputs that can take part in a graph and belong to none."""
+    image = image_of(inputs)
+
+    def plain(tensor: Tensor) -> Tensor:
+        if tensor is image:
+            return tensor
+        tensor = tensor.as_subclass(Tensor)
+        return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+    return changed(inputs, plain)
+
+
+def check_images(model: nn.Module, images: Tensor) -> None:
+    """Raise :class:`~unetcam.errors.ModelError` for images that the model can't be given."""
+    if not images.is_floating_point():
+        raise ModelError(
+            f"Images must be floating point, and these are {images.dtype}: convert and normalise "
+            "them as in training, as with images.float() / 255."
+        )
+    if images.ndim not in (4, 5) or 0 in images.shape:
+        remedy = (
+            "give at least one"
+            if 0 in images.shape
+            else "add the missing dimension with images[None]"
+        )
+        raise ModelError(
+            "Images must be of shape (B, C, H, W) or (B, C, D, H, W), and these are of shape "
+            f"{tuple(images.shape)}: {remedy}."
+        )
+    parameter = next(model.parameters(), None)
+    if parameter is not None and parameter.device != images.device:
+        raise ModelError(
+            f"The images are on {images.device}, but the model is on {parameter.device}: "
+            f"move them with images.to('{parameter.device}')."
+        )
+    if (
+        parameter is not None
+        and parameter.dtype != images.dtype
+        and not torch.is_autocast_enabled(images.device.type)
+    ):
+        raise ModelError(
+            f"The images are {images.dtype}, but the model is {parameter.dtype}: convert them "
+            f"with images.to({parameter.dtype})."
+        )
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+
+
+#: Picks the logits (B, C, *spatial) from whatever a model returns.
+Output = Callable[[Any], Tensor]
+
+
+def pick_logits(returned: Any, images: Tensor, choice: int | None = 0) -> Tensor:
+    """The logits among what a model returned for `images`.
+
+    A tensor is taken as it is. Of a tuple, a list, a dict or an output object, the tensor with as
+    many dimensions as the images and the most pixels is taken: under deep supervision that is the
+    full-resolution head. Where there are only scores (B, C), as a classifier gives them, they are
+    a map of one pixel.
+
+    Parameters
+    ----------
+    returned : Any
+        What the model returned.
+    images : Tensor
+        (B, C, *spatial), what the model was given.
+    choice : int, optional
+        Which one to take where several are as large, as a traced run tells; see
+        :class:`~unetcam.models.layers.LayerTable`. None takes none.
+
+    Returns
+    -------
+    Tensor
+        (B, C, *spatial).
+
+    Raises
+    ------
+    ModelError
+        When there is no such tensor.
+    UnclearError
+        When there are several, and no choice.
+
+    Examples
+    --------
+    >>> import torch
+    >>> images, small = torch.zeros(2, 1, 8, 8), torch.zeros(2, 3, 4, 4)
+    >>> pick_logits({"aux": small, "out": torch.zeros(2, 3, 8, 8)}, images).shape
+    torch.Size([2, 3, 8, 8])
+    >>> pick_logits(torch.zeros(2, 10), images).shape
+    torch.Size([2, 10, 1, 1])
+    """
+    heads = pick_heads(returned, images)
+    if choice is None and len(heads) > 1:
+        raise UnclearError
+    return heads[choice or 0]
+
+
+def pick_heads(returned: Any, images: Tensor) -> list[Tensor]:
+    """The tensors that can be the logits: the largest maps, or else what scores there are."""
+    tensors = list(_returned_tensors(returned))
+    maps = [tensor for tensor in tensors if is_map(tensor, images)]
+    most = max((tensor[0, 0].numel() for tensor in maps), default=0)
+    heads = [tensor for tensor in maps if tensor[0, 0].numel() == most]
+    scores = [tensor for tensor in tensors if is_scores(tensor, images)]
+    if not heads and not scores:
+        raise ModelError(
+            f"The model returned {_described(returned)}, which is no segmentation map "
+            f"(B, C, *spatial) for images of shape {tuple(images.shape)}: pass "
+            "output=callable to pick the logits from what it returns."
+        )
+    return heads or [one_pixel(tensor, images) for tensor in scores]
+
+
+def is_scores(tensor: Tensor, images: Tensor) -> bool:
+    """Whether a tensor can be a classifier's scores (B, C)."""
+    shaped = tensor.ndim == 2 and tensor.is_floating_point() and tensor[:1].numel() > 0
+    return shaped and tensor.shape[0] == images.shape[0]
+
+
+def one_pixel(scores: Tensor, images: Tensor) -> Tensor:
+    """Scores (B, C) as a map of one pixel, (B, C, 1, 1) or (B, C, 1, 1, 1)."""
+    return scores.view(*scores.shape, *[1] * (images.ndim - 2))
+
+
+def is_map(tensor: Tensor, images: Tensor) -> bool:
+    """Whether a tensor can be the logits of `images`."""
+    return (
+        tensor.ndim == images.ndim
+        and tensor.is_floating_point()
+        and tensor.shape[0] == images.shape[0]
+        and tensor[:1].numel() > 0
+    )
+
+
+def _returned_tensors(returned: Any) -> Iterator[Tensor]:
+    if isinstance(returned, Tensor):
+        yield returned
+    elif isinstance(returned, Mapping):
+        for value in returned.values():
+            yield from _returned_tensors(value)
+    elif isinstance(returned, (tuple, list)):
+        for value in returned:
+            yield from _returned_tensors(value)
+
+
+def _described(returned: Any) -> str:
+    if isinstance(returned, Tensor):
+        return f"a tensor of shape {tuple(returned.shape)} and type {returned.dtype}"
+    shapes = [tuple(tensor.shape) for tensor in _returned_tensors(returned)]
+    return f"a {type(returned).__name__} with tensors of shapes {shapes}"

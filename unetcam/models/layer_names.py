@@ -1,0 +1,233 @@
+"""What a layer's name stands for: a module, one of its runs, or what enters a stage."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary, ref
+
+from torch import nn
+
+from unetcam.engine.request import Point
+from unetcam.errors import LayerError
+from unetcam.models.io import Inputs, Output, image_of
+from unetcam.models.layers import LayerTable
+from unetcam.models.topology import table_of
+from unetcam.models.tracing import Call, Trace, trace
+
+#: Which of the decoder's layers, deepest first, are explained if none is named.
+Choose = Callable[[tuple[str, ...]], tuple[str, ...]]
+
+_WRAPPERS = ("module.", "_orig_mod.")
+#: By model, the layers that a traced run has shown to give maps, with their modules: a later
+#: UNetCAM of the same model need not run it to be told again.
+_GIVING_MAPS: MutableMapping[nn.Module, dict[str, ref[nn.Module]]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Address:
+    """A layer's name, taken apart.
+
+    Attributes
+    ----------
+    name : str
+        As it was given.
+    module : str
+        The module's name in the network.
+    run : int, optional
+        Which of the module's runs, from zero: 1 for ``"conv#2"``.
+    part : str, optional
+        ``"skip"`` for ``"up3:skip"``.
+    """
+
+    name: str
+    module: str
+    run: int | None = None
+    part: str | None = None
+
+
+def addresses(model: nn.Module, layers: Sequence[str | nn.Module]) -> tuple[Address, ...]:
+    """The layers that are meant, in the given order.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Taken out of its wrappers.
+    layers : sequence of str or nn.Module
+
+    Raises
+    ------
+    LayerError
+        For a name or module that the model doesn't have; the message names the nearest.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    >>> addresses(model, ["1", model[0], "1#2"])[2]
+    Address(name='1#2', module='1', run=1, part=None)
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    names = {id(module): name for name, module in modules.items()}
+    if isinstance(layers, (str, nn.Module)):
+        layers = [layers]
+    if not layers:
+        raise LayerError("layers=[] leaves nothing to explain: name a layer, or pass None.")
+    found: dict[str, Address] = {}
+    for layer in layers:
+        name = layer if isinstance(layer, str) else names.get(id(layer))
+        if name is None:
+            raise LayerError(
+                f"The module {type(layer).__name__} given as a layer is no part of the model: "
+                "pass one of model.modules(), or its name."
+            )
+        address = _parsed(name, modules)
+        if address is None:
+            near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
+            listed = " or ".join(f"'{candidate}'" for candidate in near)
+            hint = f"did you mean {listed}?" if near else "find_layers lists the layers."
+            raise LayerError(f"The model has no layer '{name}': {hint}")
+        found[address.name] = address
+    return tuple(found.values())
+
+
+def _parsed(name: str, modules: dict[str, nn.Module]) -> Address | None:
+    if name in modules:
+        return Address(name, name)
+    for wrapper in _WRAPPERS:
+        if name.startswith(wrapper):
+            return _parsed(name.removeprefix(wrapper), modules)
+    matched = re.fullmatch(r"(.+?)(?:#([1-9]\d*))?(?::([a-z]+\d*))?", name)
+    if matched is None or matched[1] not in modules:
+        return None
+    return Address(name, matched[1], int(matched[2]) - 1 if matched[2] else None, matched[3])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one traced run of a model tells about the layers that are explained.
+
+    Attributes
+    ----------
+    points : dict of str to Point
+        Where each layer is tapped, by its name, in the order of the maps.
+    output : int, optional
+        Which of several heads the logits are; see :func:`~unetcam.models.io.pick_logits`.
+        None where no run was traced.
+    size : tuple of int
+        The image's spatial size.
+    """
+
+    points: dict[str, Point]
+    output: int | None
+    size: tuple[int, ...]
+
+    def fits(self, inputs: Inputs) -> bool:
+        """Whether it holds for other inputs too: a grid of tokens is that of one size."""
+        sized = any(
+            point.size is not None or (point.layout is not None and point.layout.flat)
+            for point in self.points.values()
+        )
+        return not sized or tuple(image_of(inputs).shape[2:]) == self.size
+
+
+def presumed(model: nn.Module, wanted: Sequence[Address], inputs: Inputs) -> Seen | None:
+    """What holds of layers that are maps, as most are; None where a run has to be traced.
+
+    A layer that may be no map raises :class:`~unetcam.engine.layout.UnclearError` when it runs.
+    """
+    if any(address.run is not None or address.part for address in wanted):
+        return None
+    size = tuple(image_of(inputs).shape[2:])
+    modules = {address.name: model.get_submodule(address.module) for address in wanted}
+    known = _GIVING_MAPS.get(model, {})
+    points = {
+        name: Point(module, size=None if name in known and known[name]() is module else size)
+        for name, module in modules.items()
+    }
+    return Seen(points, None, size)
+
+
+def see(
+    model: nn.Module,
+    wanted: Sequence[Address] | None,
+    inputs: Inputs,
+    output: Output | None,
+    choose: Choose = lambda layers: layers,
+) -> Seen:
+    """Run the model once and see where each of the layers is tapped.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Left as found.
+    wanted : sequence of Address or None
+        None: the decoder's layers, as many as `choose` takes.
+    inputs : Tensor, tuple or dict
+    output : callable or None
+        Picks the logits from what the model returns.
+    choose : callable
+
+    Raises
+    ------
+    LayerError
+        For a run or a part that a layer doesn't have, for tokens whose pixels can't be told, and
+        where no decoder layer is found.
+    """
+    run = trace(model, inputs, output)
+    needed = wanted is None or len(run.heads) > 1 or any(address.part for address in wanted)
+    table = table_of(run) if needed else LayerTable([])
+    if wanted is None:
+        if not table.decoder:
+            raise LayerError(
+                "No decoder layer was found in the model: name the layers yourself with "
+                "layers=[...] (model.named_modules() lists them)."
+            )
+        wanted = addresses(model, choose(table.decoder))
+    runs: dict[str, list[Call]] = {}
+    for call in sorted(run.calls, key=lambda call: call.start):
+        runs.setdefault(call.name, []).append(call)
+    points = {
+        address.name: _entering(model, address, table)
+        if address.part
+        else _given(model, address, runs.get(address.module, []), run)
+        for address in wanted
+    }
+    return Seen(points, table.output, tuple(image_of(inputs).shape[2:]))
+
+
+def _entering(model: nn.Module, address: Address, table: LayerTable) -> Point:
+    part = table.parts.get(address.name)
+    if part is None:
+        layer = address.name.removesuffix(f":{address.part}")
+        there = [name for name in table.parts if name.startswith(f"{layer}:")]
+        listed = " or ".join(f"'{name}'" for name in there)
+        hint = f"it has {listed}." if there else "no skip was seen to join there."
+        raise LayerError(f"The layer '{layer}' has no part '{address.part}': {hint}")
+    module = model.get_submodule(part.module)
+    layout = None if part.layout.is_map else part.layout
+    return Point(module, part.run, layout, part.entry)
+
+
+def _given(model: nn.Module, address: Address, runs: Sequence[Call], run: Trace) -> Point:
+    point = Point(model.get_submodule(address.module), address.run)
+    which = address.run or 0
+    if address.run is not None and which >= len(runs):
+        raise LayerError(
+            f"The layer '{address.module}' ran {len(runs)} times in the forward, so there is no "
+            f"'{address.name}': name one of its runs, counted from 1."
+        )
+    if which >= len(runs) or not runs[which].single or not runs[which].outputs:
+        return point  # what is wrong, if anything is, shows when it is tapped
+    node = run.nodes[runs[which].outputs[0]]
+    is_map = node.layout is None or node.layout.is_map
+    if node.layout is None and node.grid is not None and len(node.shape) > 2:
+        raise LayerError(
+            f"The layer '{address.name}' gives a tensor of shape {node.shape} for one image, in "
+            "which the pixels are not in the order of a map: choose a layer before or behind it, "
+            "where it is put together again (find_layers lists them)."
+        )
+    if is_map and node.layout is not None:
+        _GIVING_MAPS.setdefault(model, {})[address.name] = ref(point.module)
+    return point if is_map else replace(point, layout=node.layout)

@@ -1,0 +1,80 @@
+"""How numbers are written on the page: NaN as an en dash, shares in percent, plurals."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from math import isfinite
+
+DASH = "\u2013"
+NBSP = "\u00a0"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with fixed digits; an en dash where there is none.
+
+    Examples
+    --------
+    >>> number(0.5), number(float("nan")) == DASH, number(12345.6, 0), number(float("inf"))
+    ('0.50', True, '12,346', '∞')
+    """
+    if isfinite(value):
+        return f"{value:,.{digits}f}".replace("-", "\u2212")
+    return "\u221e" if value == float("inf") else DASH
+
+
+def percent(value: float) -> str:
+    """A share in percent, with a digit behind the point only where it is needed.
+
+    Examples
+    --------
+    >>> [percent(x).replace(NBSP, " ") for x in (0.345, 0.0042, 0.0, 1.0, 0.0001)]
+    ['34 %', '0.4 %', '0 %', '100 %', '<0.1 %']
+    >>> percent(float("nan")) == DASH
+    True
+    """
+    if not isfinite(value):
+        return number(value)
+    if 0 < value < 0.0005:
+        return f"<0.1{NBSP}%"
+    digits = 1 if 0 < value < 0.0095 else 0
+    return f"{100 * value:.{digits}f}{NBSP}%".replace("-", "\u2212")
+
+
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """A count with its noun.
+
+    Examples
+    --------
+    >>> plural(1, "image"), plural(3, "class", "classes")
+    ('1 image', '3 classes')
+    """
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
+
+
+def slug(text: str) -> str:
+    """A name that is safe as a part of a file's name.
+
+    Examples
+    --------
+    >>> slug("decoder.blocks.3"), slug("<script>.png"), slug("../a b")
+    ('decoder.blocks.3', 'script-.png', 'a-b')
+    """
+    return re.sub(r"[^\w.]+", "-", text).strip("-.") or "unnamed"
+
+
+def file_names(texts: Sequence[str]) -> list[str]:
+    """Names that every file system takes, each another.
+
+    >>> file_names(["grey matter", "grey/matter", "up1.conv", "<b>"])
+    ['grey_matter', 'grey_matter-afa726', 'up1.conv', '_b_']
+    """
+    names: list[str] = []
+    for text in texts:
+        name = re.sub(r"[^\w.-]", "_", text)[:100].lstrip(".") or "_"
+        if name.lower() in {other.lower() for other in names}:
+            digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+            name = f"{name}-{digest[:6]}"
+        names.append(name)
+    return names

@@ -1,0 +1,124 @@
+"""A run that is done, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from unetcam.data import ClassTable, Skipped
+from unetcam.errors import RunError
+from unetcam.runs.spec import SCHEMA_VERSION
+from unetcam.runs.store import ROWS, RUN_JSON, read_meta
+from unetcam.runs.summary import summarise
+
+#: What a row says about itself; every other column is a measure.
+KEYS = (
+    "image",
+    "layer",
+    "stage_stride",
+    "class_index",
+    "class_name",
+    "target",
+    "method",
+)
+
+
+@dataclass
+class RunData:
+    """A finished run.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it lies.
+    meta : dict
+        run.json.
+    rows : DataFrame
+        One row per image, layer and class: the key columns image, layer, stage_stride,
+        class_index, class_name, target and method, then the measures.
+    summary : DataFrame
+        One row per class, layer and measure; see :func:`~unetcam.runs.summary.summarise`.
+    skipped : list of Skipped
+        The images that could not be explained.
+    layers : list of str
+        Deepest first.
+    classes : ClassTable
+    """
+
+    folder: Path
+    meta: dict[str, Any]
+    rows: pd.DataFrame
+    summary: pd.DataFrame
+    skipped: list[Skipped]
+    layers: list[str]
+    classes: ClassTable
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What determined the result, as run.json has it."""
+        config: Mapping[str, Any] = self.meta["config"]
+        return config
+
+    @property
+    def measures(self) -> list[str]:
+        """The columns of `rows` that hold numbers, in order."""
+        return [name for name in self.rows.columns if name not in KEYS]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> RunData:
+        """Read a run's folder.
+
+        Raises
+        ------
+        RunError
+            For a folder without a run, with an unfinished one, or with one of a newer version.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise RunError(f"There is no folder '{folder}': name one that `unetcam report` wrote.")
+        meta = read_meta(folder)
+        if meta is None:
+            raise RunError(
+                f"'{folder}' holds no run: name a folder that `unetcam report` wrote, with a "
+                f"{RUN_JSON} in it."
+            )
+        if meta["schema_version"] != SCHEMA_VERSION:
+            raise RunError(
+                f"'{folder}' has schema version {meta['schema_version']}, but this unetcam reads "
+                f"version {SCHEMA_VERSION}: run the report again with this version."
+            )
+        if meta.get("status") != "finished":
+            raise RunError(
+                f"The run in '{folder}' is not finished: start the same command again, and it "
+                "goes on where it stopped."
+            )
+        try:
+            rows = pd.read_parquet(folder / ROWS)
+        except (OSError, pa.ArrowException) as error:
+            raise RunError(
+                f"'{folder / ROWS}' can't be read ({error}): run the report again with --force."
+            ) from error
+        config = meta["config"]
+        return cls(
+            folder=folder,
+            meta=meta,
+            rows=rows,
+            summary=summarise(rows, seed=int(config["seed"])),
+            skipped=[Skipped(**one) for one in meta.get("skipped", [])],
+            layers=list(config["layers"]),
+            classes=class_table(config["classes"]),
+        )
+
+
+def class_table(values: Mapping[str, Any]) -> ClassTable:
+    """A class table from the fields that run.json holds."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(frozen(one) for one in value) if isinstance(value, list) else value
+
+    return ClassTable(**{name: frozen(value) for name, value in values.items()})
