@@ -87,6 +87,7 @@ def write_volume(explainer: Explainer, item: Item, folder: Path) -> list[Path]:
     """
     sample = item.sample
     assert sample.orientation is not None
+    assert sample.image is not None
     whole = read_whole(sample.image, sample.orientation)
     try:
         (batch,) = explainer.explained([item])

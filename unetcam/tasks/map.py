@@ -9,7 +9,7 @@ from typing import Any
 
 from unetcam import methods
 from unetcam.data import Sample, SegmentationDataset, Skipped, find_samples
-from unetcam.data.whole_volumes import whole_volumes
+from unetcam.data.volume_samples import whole_volumes
 from unetcam.errors import DataError, RunError
 from unetcam.page.map_files import write_image, write_volume
 from unetcam.page.text import file_names
