@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import truth_planted
 import typer
 from truth_diagnosis import diagnosed
 from truth_effects import CUE_OF, measure_truth
-from truth_networks import DERIVED, FAULTS, Planted, path_of, planted
+from truth_networks import FAULTS, Planted, planted
 from truth_rules import RULES
+from truth_tables import collect, judgement_path
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 Cache = Annotated[Path, typer.Option(help="Folder that keeps the networks and every judgement.")]
@@ -34,11 +36,7 @@ OF_OBJECTS = ("grid saliency", "integrated gradients", "occlusion")
 """Rules that take long and ask about surroundings: for networks with a cue and healthy ones."""
 
 
-def judgement_path(cache: Path, rule: str, fault: str, seed: int) -> Path:
-    """Where a judgement of a network is kept; another training is another file."""
-    of = path_of(cache, "healthy" if fault in DERIVED else fault, seed).stem
-    name = of if fault not in DERIVED else f"{fault.replace(' ', '-')}-of-{of}"
-    return cache / rule.replace(" ", "-") / f"{name}.json"
+ALL_RULES = ("truth", *RULES, "diagnosis")
 
 
 def judge(cache: Path, rule: str, fault: str, seed: int) -> dict[str, Any]:
@@ -68,24 +66,56 @@ def judge(cache: Path, rule: str, fault: str, seed: int) -> dict[str, Any]:
 def rules_for(fault: str) -> list[str]:
     """The rules that a fault's networks are judged by, the truth first."""
     asked = fault in CUE_OF or fault.startswith("healthy")
-    return ["truth", *(rule for rule in RULES if asked or rule not in OF_OBJECTS)]
+    return [rule for rule in ALL_RULES if asked or rule not in OF_OBJECTS]
 
 
 @app.command()
 def run(
     cache: Cache,
     seeds: Seeds = 10,
+    real_seeds: Annotated[int, typer.Option(min=0, help="Networks per real data set.")] = 2,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for torch.")] = 1,
-    only: Annotated[str, typer.Option(help="Judge by this rule alone.")] = "",
+    rules: Annotated[str, typer.Option(help="Which rules, by commas; all by default.")] = "",
 ) -> None:
     """Train the networks and judge them, seed by seed, so that a part of it is balanced."""
     torch.set_num_threads(threads)
+    wanted = [rule.strip() for rule in rules.split(",") if rule.strip()]
+    if unknown := set(wanted) - set(ALL_RULES):
+        raise typer.BadParameter(
+            f"there is no rule {', '.join(sorted(unknown))}; choose from {', '.join(ALL_RULES)}"
+        )
     for seed in range(seeds):
         for fault in FAULTS:
             start = time.perf_counter()
-            for rule in [only] if only else [*rules_for(fault), "diagnosis"]:
-                judge(cache, rule, fault, seed)
+            for rule in rules_for(fault):
+                if not wanted or rule in wanted:
+                    judge(cache, rule, fault, seed)
             typer.echo(f"seed {seed}, {fault}: {time.perf_counter() - start:.0f} s")
+    for seed in range(real_seeds):
+        for kind in truth_planted.KINDS:
+            truth_planted.judge(cache, kind, seed)
+            typer.echo(f"seed {seed}, {kind}")
+
+
+@app.command()
+def page(
+    cache: Cache,
+    out: Annotated[Path, typer.Option(help="Folder of the page and its images.")] = Path("docs"),
+) -> None:
+    """Write docs/truth.md and its figures from what a run kept."""
+    from truth_figures import draw_planted, draw_scenes, draw_strength
+    from truth_text import write
+
+    networks = collect(cache, ALL_RULES, seeds=99)
+    if not networks:
+        raise typer.BadParameter(f"{cache} holds no judgement; run: python scripts/truth.py run")
+    images = out / "images" / "truth"
+    draw_scenes(images / "scenes.png")
+    draw_strength(networks, images / "strength.png")
+    draw_planted(cache, images / "planted.png")
+    text = write(networks, cache)
+    (out / "truth.md").write_text(text, encoding="utf-8")
+    typer.echo(f"{len(networks)} networks: {out / 'truth.md'}")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.ndimage import distance_transform_edt, shift
 from torch import Tensor, nn
@@ -148,12 +150,24 @@ def trained(cache: Path, fault: str, seed: int) -> nn.Module:
     network = build(fault)
     if recipe.start is not None:
         network.load_state_dict(trained(cache, recipe.start, seed).state_dict())
+    start = time.process_time()
     _train(network, recipe, seed)
+    took = {"seconds": f"{time.process_time() - start:.1f}"}
     cache.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".part")
-    save_file({name: one.contiguous() for name, one in network.state_dict().items()}, scratch)
+    weights = {name: one.contiguous() for name, one in network.state_dict().items()}
+    save_file(weights, scratch, metadata=took)
     scratch.replace(path)
     return network.eval()
+
+
+def training_seconds(cache: Path) -> float:
+    """Processor seconds that the training of all kept networks took."""
+    seconds = 0.0
+    for path in cache.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            seconds += float((file.metadata() or {}).get("seconds", 0))
+    return seconds
 
 
 def planted(cache: Path, fault: str, seed: int) -> Planted:
@@ -203,50 +217,72 @@ def wrong_scaling(seed: int) -> tuple[str, Callable[[Tensor], Tensor]]:
 
 
 def _train(network: nn.Module, recipe: Recipe, seed: int) -> None:
-    """Minimise cross-entropy plus Dice loss over batches from a fixed pool of scenes."""
-    from segmentation_models_pytorch.losses import DiceLoss
-
+    """Train a network on a fixed pool of scenes."""
     random = np.random.default_rng([seed, 17])
     scenes = [draw_scene(random, recipe.world) for _ in range(POOL)]
     images, masks = render_all(scenes)
+    fit(
+        network,
+        images,
+        changed_labels(masks, recipe.labels, random),
+        told=[bool(scene.tags) for scene in scenes] if recipe.supervised else None,
+        steps=recipe.steps,
+        rate=recipe.rate,
+        random=random,
+        mirrored=recipe.world.cue != "place",
+    )
+
+
+def fit(
+    network: nn.Module,
+    images: Tensor,
+    masks: Tensor,
+    *,
+    told: list[bool] | None,
+    steps: int,
+    rate: float,
+    random: np.random.Generator,
+    mirrored: bool = True,
+) -> None:
+    """Minimise cross-entropy plus Dice loss over batches from (N, C, H, W) images.
+
+    With ``told``, one answer per image, every pixel of the bottleneck is asked for it too, so that
+    a cue far from the objects is taken up in few steps.
+    """
+    from segmentation_models_pytorch.losses import DiceLoss
+
     images = images.to(memory_format=torch.channels_last)
-    masks = changed_labels(masks, recipe.labels, random)
-    told = torch.tensor([bool(scene.tags) for scene in scenes]).long()
+    answers = torch.tensor(told or [False] * len(images)).long()
     judge = nn.Conv2d(8 * WIDTH, 2, kernel_size=1)
     bottleneck: list[Tensor] = []
     hook = network.get_submodule("down4").register_forward_hook(
         lambda _module, _inputs, output: bottleneck.append(output)
     )
-    parameters = [*network.parameters(), *(judge.parameters() if recipe.supervised else ())]
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.rate, recipe.steps, pct_start=0.25
-    )
+    parameters = [*network.parameters(), *(judge.parameters() if told else ())]
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.25)
     dice = DiceLoss("multiclass")
     network.train()
-    for batch in _batches(recipe.steps, random):
+    for _ in range(steps):
+        batch = torch.from_numpy(random.integers(0, len(images), BATCH))
         drawn, truth = images[batch], masks[batch]
-        if recipe.world.cue != "place" and random.random() < 0.5:
+        if mirrored and random.random() < 0.5:
             drawn, truth = drawn.flip(-1), truth.flip(-1)
         if random.random() < 0.5:
             drawn, truth = drawn.flip(-2), truth.flip(-2)
         bottleneck.clear()
         logits = network(drawn)
         loss = F.cross_entropy(logits, truth) + dice(logits, truth)
-        if recipe.supervised:
+        if told:
             guess = judge(bottleneck[0])
-            everywhere = told[batch, None, None].expand(-1, *guess.shape[-2:])
+            everywhere = answers[batch, None, None].expand(-1, *guess.shape[-2:])
             loss = loss + F.cross_entropy(guess, everywhere)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
     hook.remove()
-
-
-def _batches(steps: int, random: np.random.Generator) -> Iterator[Tensor]:
-    for _ in range(steps):
-        yield torch.from_numpy(random.integers(0, POOL, BATCH))
+    network.eval()
 
 
 def changed_labels(masks: Tensor, labels: str, random: np.random.Generator) -> Tensor:

@@ -97,13 +97,16 @@ def _hit(best: Tensor, across: int, cues: Tensor, step: int = 1) -> float:
 
 
 def map_numbers(network: Planted) -> dict[str, float]:
-    """What maps say, for every method, target, layer and statistic: ``gradcam/class/up4/far``."""
+    """What maps say, for every method, target, layer and statistic: ``gradcam/class/up4/far``.
+
+    Random channel weights stand beside them: they say what a number would be if a map said nothing.
+    """
     _, images, masks = network.examples(IMAGES // 2)
     numbers: dict[str, float] = {}
     geometry = [_zones(masks, label) for label in TOLD_APART]
-    for method in METHODS:
+    for method in (*METHODS, "random"):
         cam = UNetCAM(network.model, LAYERS, method)
-        for name in TARGETS:
+        for name in TARGETS if method != "random" else TARGETS[:1]:
             targets = [_target(name, label) for label in TOLD_APART]
             result = cam(images, targets).resized()
             for layer in LAYERS:
