@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.conftest import NAMES, SCRIPT
-from tests.report.synthetic import Run, make_run
+from tests.page.conftest import NAMES, SCRIPT
+from tests.page.synthetic import Run, make_run
 from unetcam.page.findings import find
 from unetcam.page.html import render
 from unetcam.page.overview import class_summaries

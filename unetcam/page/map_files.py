@@ -11,7 +11,8 @@ from PIL import Image
 
 from unetcam import methods
 from unetcam.data import ClassTable, Item, Sample, SegmentationDataset, Skipped, find_samples
-from unetcam.data.whole_volumes import read_whole, whole_volumes
+from unetcam.data.volume_samples import whole_volumes
+from unetcam.data.whole_volumes import read_whole
 from unetcam.errors import DataError, RunError
 from unetcam.page.overlays import overlay
 from unetcam.page.text import file_names
@@ -207,6 +208,7 @@ def write_volume(explainer: Explainer, item: Item, folder: Path, table: ClassTab
     """
     sample = item.sample
     assert sample.orientation is not None
+    assert sample.image is not None
     whole = read_whole(sample.image, sample.orientation)
     try:
         (view,) = explainer.views([item])

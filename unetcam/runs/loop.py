@@ -250,7 +250,7 @@ class _Chunk:
                 self._explain([one])
         else:
             ((position, item),) = batch
-            self._fail(position, Skipped(item.sample.id, str(item.sample.image), reason))
+            self._fail(position, Skipped(item.sample.id, item.sample.file, reason))
 
     def _tried(self, batch: Sequence[tuple[int, Item]]) -> str | None:
         """Explain a batch; the reason where that fails.

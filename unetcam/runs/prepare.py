@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unetcam import methods
 from unetcam.cam import UNetCAM
 from unetcam.data import ClassTable, Preprocessing, Sample, Skipped, find_samples, require_any
-from unetcam.data.whole_volumes import whole_volumes
+from unetcam.data.volume_samples import whole_volumes
 from unetcam.errors import LayerError, ModelError, RunError
 from unetcam.methods import Method
 from unetcam.models import load_model, parse_model_args
@@ -320,7 +320,7 @@ def _samples(data: DataRequest, classes: ClassTable) -> tuple[list[Sample], list
     for sample in samples:
         if sample.mask is None:
             reason = "No mask is named for it, and a report needs one: add it, or leave it out."
-            skipped.append(Skipped(sample.id, str(sample.image), reason))
+            skipped.append(Skipped(sample.id, sample.file, reason))
     samples = [sample for sample in samples if sample.mask is not None]
     require_any(samples, skipped)
     return samples, skipped

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from unetcam.data import Sample, Skipped
-from unetcam.data.volumes import open_volume
 from unetcam.page.examples import Example, Role, choose_examples
 from unetcam.page.html import write_report
 from unetcam.page.slices import choose_slice
@@ -177,7 +176,7 @@ def _example(view: View, class_index: int, role: Role, score: float) -> Example:
     shown = None
     if item.sample.orientation is not None:
         regions = [mask == class_index for mask in (item.truth, prediction)]
-        spacing = open_volume(item.sample.image).spacing
+        spacing = item.spacing or (1.0, 1.0, 1.0)
         shown = choose_slice(regions, item.sample.orientation, spacing)
 
     def seen(values: NDArray[Any]) -> NDArray[Any]:
