@@ -307,7 +307,7 @@ class MeasureTables:
             stats = [self.stats(class_index, layer, column.name) for layer in run.layers]
             if any(stat.judged for stat in stats):
                 cells = tuple(_full_cell(stat, column.unit) for stat in stats)
-                lines.append(FullLine(column.title, column.definition, cells))
+                lines.append(FullLine(column.title, column.explanation, cells))
         return lines
 
     def profiles(self, class_index: int) -> tuple[dict[str, NDArray[np.float64]], int]:
