@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from unetcam.measures import Geometry, measure
 from unetcam.diagnosis import Diagnosis, Evidence, Finding, TestRecord
+from unetcam.measures import Geometry, measure
 from unetcam.page.gallery import Example, Origin, choose_examples
 from unetcam.page.mistakes import Errors, Mistake
 from unetcam.runs.summary import summarise
@@ -77,7 +77,9 @@ class Run:
         for pair in Errors(self).pairs():
             picture, truth, prediction, maps = self.pictures[pair.worst]
             heat = maps[self.layers[-1]][pair.taken_for]
-            why = tuple(Origin(layer, 1, heat / max(heat.max(), 1e-9)) for layer in ("down1", "up4"))
+            why = tuple(
+                Origin(layer, 1, heat / max(heat.max(), 1e-9)) for layer in ("down1", "up4")
+            )
             mistakes.append(Mistake(pair, picture, truth, prediction, why))
         return mistakes
 
@@ -243,7 +245,7 @@ def make_run(
 
 
 def with_nulls(rows: pd.DataFrame, rng: np.random.Generator) -> None:
-    """Add what random channel weights would give: the maps' own numbers, near but for the finest."""
+    """Add what random channel weights would give: near the maps' numbers but for the finest."""
     finest = rows["layer"] == rows["layer"].iloc[-1]
     for name in ("truth_energy", "outside_far_share", "boundary_ratio", "effective_area"):
         noise = rng.normal(0, 0.05, len(rows))
@@ -260,9 +262,9 @@ def with_confusion(
     """Add how many pixels of the row's class are predicted as each class."""
     classes = int(rows["class_index"].max()) + 1
     counts = {
-        name: np.bincount(
-            (truth * classes + prediction).ravel(), minlength=classes**2
-        ).reshape(classes, classes)
+        name: np.bincount((truth * classes + prediction).ravel(), minlength=classes**2).reshape(
+            classes, classes
+        )
         for name, truth, prediction in zip(ids, truths, predictions, strict=True)
     }
     for other in range(classes):

@@ -96,10 +96,10 @@ def profile_figure(
     axes.axvspan(-1, 1, color=ink.band, lw=0)
     axes.axvline(0, color=ink.text, lw=1)
     top = 0.0
-    for number, (layer, values) in enumerate(profiles.items()):
+    for index, (layer, values) in enumerate(profiles.items()):
         axes.plot(
-            PROFILE_CENTRES, values, label=layer, color=ink.lines[number], lw=1.8,
-            ls=DASHES[number % len(DASHES)], marker=MARKERS[number % len(MARKERS)], ms=3.6,
+            PROFILE_CENTRES, values, label=layer, color=ink.lines[index], lw=1.8,
+            ls=DASHES[index % len(DASHES)], marker=MARKERS[index % len(MARKERS)], ms=3.6,
         )  # fmt: skip
         finite = values[np.isfinite(values)]
         top = max(top, float(finite.max()) if finite.size else 0.0)
@@ -201,9 +201,9 @@ def _for_page(svg: str, colours: Mapping[str, str], title: str) -> str:
         element.tag = element.tag.rpartition("}")[2]
     shapes = {e.get("id"): e for e in root.iter("path") if e.get("id")}
     for parent in list(root.iter()):
-        for number, child in enumerate(list(parent)):
+        for index, child in enumerate(list(parent)):
             if child.tag == "use":
-                parent[number] = _copied(child, shapes)
+                parent[index] = _copied(child, shapes)
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in ("defs", "metadata"):

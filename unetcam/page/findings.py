@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetcam.page.overlays import PREDICTION_COLOUR, TRUTH_COLOUR, encoded, outlined, resized
-from unetcam.page.text import DASH, number, percent, plural
+from unetcam.page.text import number, percent, plural
 
 if TYPE_CHECKING:
     from unetcam.diagnosis import Diagnosis, Evidence, Finding, TestRecord
@@ -73,10 +73,8 @@ class Card:
 
 
 @dataclass(frozen=True)
-class TestLine:
-    """A test, ready for the template."""
-
-    __test__ = False  # no test of pytest's
+class RecordLine:
+    """The record of a test, ready for the template."""
 
     title: str
     class_name: str
@@ -110,9 +108,7 @@ def card(finding: Finding) -> Card:
         bars=_bars(finding) if share else (),
         control=_written(finding.control, share) if isfinite(finding.control) else "",
         gain=_gain(finding),
-        fills=" and ".join(
-            filter(None, (", ".join(finding.fills[:-1]), *finding.fills[-1:]))
-        ),
+        fills=" and ".join(filter(None, (", ".join(finding.fills[:-1]), *finding.fills[-1:]))),
         details=tuple(
             (name.replace("_", " "), value if isinstance(value, str) else number(value))
             for name, value in finding.details.items()
@@ -126,12 +122,9 @@ def is_share(finding: Finding) -> bool:
     return finding.effect_unit.startswith("share")
 
 
-def test_lines(diagnosis: Diagnosis) -> list[TestLine]:
+def record_lines(diagnosis: Diagnosis) -> list[RecordLine]:
     """Every test of a diagnosis: the confirmed ones first, then in the order of the asking."""
-    return [_test_line(one) for one in sorted(diagnosis.tests, key=lambda t: not t.confirmed)]
-
-
-test_lines.__test__ = False  # type: ignore[attr-defined]
+    return [_record_line(one) for one in sorted(diagnosis.tests, key=lambda t: not t.confirmed)]
 
 
 def healthy_sentence(diagnosis: Diagnosis) -> str:
@@ -163,8 +156,8 @@ def healthy_sentence(diagnosis: Diagnosis) -> str:
     )
 
 
-def _test_line(one: TestRecord) -> TestLine:
-    return TestLine(
+def _record_line(one: TestRecord) -> RecordLine:
+    return RecordLine(
         title=kind_title(one.kind),
         class_name=one.class_name,
         tested=one.tested,
@@ -184,9 +177,11 @@ def _gain(finding: Finding) -> str:
     if finding.gain is None or not isfinite(finding.gain):
         return ""
     whose = f"the IoU of {finding.class_name}" if finding.class_name else "the mean IoU"
-    return f"Without it {whose} would be {number(abs(finding.gain))} higher." if (
-        finding.gain > 0
-    ) else ""
+    return (
+        f"Without it {whose} would be {number(abs(finding.gain))} higher."
+        if (finding.gain > 0)
+        else ""
+    )
 
 
 def _bars(finding: Finding) -> tuple[Bar, ...]:

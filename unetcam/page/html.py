@@ -158,7 +158,7 @@ def _content(
         "headline": _headline(run, classes),
         "diagnosis": diagnosis,
         "cards": cards,
-        "tests": [] if diagnosis is None else findings.test_lines(diagnosis),
+        "tests": [] if diagnosis is None else findings.record_lines(diagnosis),
         "healthy": "" if diagnosis is None or cards else findings.healthy_sentence(diagnosis),
         "severity_words": findings.SEVERITY_WORDS,
         "unjudged": tables.explains_errors(run.rows),

@@ -125,4 +125,3 @@ def _tiles(mistake: Mistake, truth: str, taken_for: str, width: int) -> list[Til
         alt = f"Map at layer {one.layer} of what {note} there, over {shown[0].lower()}{shown[1:]}."
         tiles.append(tile(one.layer, drawn, alt, note, "layer"))
     return tiles
-

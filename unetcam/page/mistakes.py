@@ -148,7 +148,10 @@ class Errors:
         self.classes = {
             int(str(index)): ClassErrors(
                 int(str(index)),
-                *(int(group[name].sum()) for name in ("truth_pixels", "predicted_pixels", "common")),
+                *(
+                    int(group[name].sum())
+                    for name in ("truth_pixels", "predicted_pixels", "common")
+                ),
             )
             for index, group in self._rows.groupby("class_index")
         }
