@@ -285,6 +285,7 @@ def test_a_report_with_large_pictures_stays_small_enough_to_be_sent(run: Run) ->
             example, image=texture, truth=np.kron(example.truth, block),
             prediction=np.kron(example.prediction, block),
             maps={layer: np.kron(heat, block) for layer, heat in example.maps.items()},
+            origin=replace(example.origin, heat=np.kron(example.origin.heat, block)),
         )
         for example in run.examples()
     ]  # fmt: skip
