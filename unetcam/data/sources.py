@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,6 +59,9 @@ class Source(Protocol):
     def volumes(self, orientation: str) -> Source:
         """The same for a network of volumes, whose axes run in an orientation."""
 
+    def subset(self, positions: Sequence[int]) -> Source:
+        """The same with the samples at some positions alone."""
+
 
 class FileSource:
     """Images and masks in files, as :func:`~unetcam.data.pairing.find_samples` found them.
@@ -108,6 +112,12 @@ class FileSource:
         """The volumes that slices come from, each once, to be read whole."""
         samples, others = whole_volumes(self.samples, orientation)
         return FileSource(samples, [*self.skipped, *others], self.classes)
+
+    def subset(self, positions: Sequence[int]) -> FileSource:
+        """The same with the samples at some positions alone."""
+        twin = copy(self)
+        twin.samples = [self.samples[n] for n in positions]
+        return twin
 
 
 def _digest(path: Path) -> str:
