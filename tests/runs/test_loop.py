@@ -263,7 +263,7 @@ def test_what_workers_send_is_what_was_read(tmp_path: Path) -> None:
 def test_a_worker_that_dies_is_told_in_one_sentence(tmp_path: Path) -> None:
     ready = plan(tmp_path, 4)
     dataset = ready.dataset()
-    with pytest.raises(RunError, match="fewer --workers"):
+    with pytest.raises(RunError, match="fewer workers"):
         list(read_ahead(_Deadly(dataset), range(4), 1))  # type: ignore[arg-type]
 
 

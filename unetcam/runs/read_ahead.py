@@ -64,7 +64,8 @@ def read_ahead(
             raise
         raise RunError(
             "A process that reads images was killed, often for want of memory: start the same "
-            "command again, with fewer --workers (0 reads without any)."
+            "command again, with fewer workers, as in workers=0.",
+            option="workers",
         ) from error
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from unetcam.data import ClassTable, Skipped
-from unetcam.errors import RunError
+from unetcam.errors import RunError, reason
 from unetcam.runs.spec import SCHEMA_VERSION, Spec
 from unetcam.runs.store import ROWS, RUN_JSON, read_meta
 from unetcam.runs.summary import summarise
@@ -123,7 +123,9 @@ class Run:
             rows = pd.read_parquet(folder / ROWS)
         except (OSError, pa.ArrowException) as error:
             raise RunError(
-                f"'{folder / ROWS}' can't be read ({error}): run the report again with --force."
+                f"'{folder / ROWS}' can't be read ({reason(error)}): run the report again with "
+                "force=True.",
+                option="force",
             ) from error
         spec = Spec.from_dict(meta["spec"])
         return cls(
