@@ -2,8 +2,8 @@
 
 >>> import unetcam
 >>> unetcam.__all__
-['CAMResult', 'UNetCAM', '__version__', 'compare', 'errors', 'find_layers', 'map', 'measures',
- 'methods', 'reliance', 'report', 'targets']
+['CAMResult', 'UNetCAM', '__version__', 'compare', 'diagnose', 'errors', 'find_layers', 'map',
+ 'measures', 'methods', 'reliance', 'report', 'targets']
 """
 
 import importlib
@@ -14,6 +14,7 @@ from unetcam._version import __version__
 if TYPE_CHECKING:
     from unetcam import errors, measures, methods, targets
     from unetcam.cam import UNetCAM
+    from unetcam.diagnosis import diagnose
     from unetcam.interventions import reliance
     from unetcam.models.topology import find_layers
     from unetcam.result import CAMResult
@@ -26,6 +27,7 @@ __all__ = [
     "UNetCAM",
     "__version__",
     "compare",
+    "diagnose",
     "errors",
     "find_layers",
     "map",
@@ -41,6 +43,7 @@ _HOMES = {
     "CAMResult": "unetcam.result",
     "UNetCAM": "unetcam.cam",
     "compare": "unetcam.tasks.compare",
+    "diagnose": "unetcam.diagnosis",
     "find_layers": "unetcam.models.topology",
     "map": "unetcam.tasks.map",
     "reliance": "unetcam.interventions",
