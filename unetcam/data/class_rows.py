@@ -13,12 +13,40 @@ from unetcam.data.samples import IGNORE
 from unetcam.errors import DataError
 
 #: What columns are called, without case, spaces and underscores; the first that is there counts.
-_NAME_COLUMNS: Final = tuple(
-    "name classname labelname categoryname title class category label structure description".split()
+_NAME_COLUMNS: Final = (
+    "name",
+    "classname",
+    "labelname",
+    "categoryname",
+    "title",
+    "class",
+    "category",
+    "label",
+    "structure",
+    "description",
 )
-_VALUE_COLUMNS: Final = tuple(
-    "value pixelvalue maskvalue greyvalue grayvalue greylevel graylevel id index idx labelid "
-    "classid categoryid classindex trainid label class number no nr code".split()
+_VALUE_COLUMNS: Final = (
+    "value",
+    "pixelvalue",
+    "maskvalue",
+    "greyvalue",
+    "grayvalue",
+    "greylevel",
+    "graylevel",
+    "id",
+    "index",
+    "idx",
+    "labelid",
+    "classid",
+    "categoryid",
+    "classindex",
+    "trainid",
+    "label",
+    "class",
+    "number",
+    "no",
+    "nr",
+    "code",
 )
 _CERTAIN_VALUES: Final = ("value", "pixelvalue", "maskvalue")
 _COLOUR_COLUMNS: Final = ("colour", "color", "rgb", "colorrgb", "rgbcolor", "hex", "hexcolor")

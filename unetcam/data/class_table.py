@@ -54,6 +54,9 @@ class ClassTable:
     accept_255 : bool
         Whether 255 stands for the foreground in a mask that holds 0 and 255 only, where there are
         two classes with the values 0 and 1. `survey` decides it for a whole data set.
+    label_in_alpha : bool or None
+        Whether the classes lie in the masks' opacity and not in their colours. None: judged mask
+        by mask; `survey` decides it for a whole data set.
 
     Raises
     ------
@@ -82,6 +85,7 @@ class ClassTable:
     more_values: tuple[tuple[int, int], ...] = ()
     more_colours: tuple[tuple[Colour, int], ...] = ()
     accept_255: bool = True
+    label_in_alpha: bool | None = None
 
     def __post_init__(self) -> None:
         names = tuple(readable(str(name).strip()) for name in self.names)

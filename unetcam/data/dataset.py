@@ -14,6 +14,7 @@ from unetcam.data.class_table import ClassTable
 from unetcam.data.files import shown
 from unetcam.data.formats import read_picture
 from unetcam.data.masks import read_mask
+from unetcam.data.options import DataOptions
 from unetcam.data.pictures import Pixels
 from unetcam.data.preprocessing import Prepared, Preprocessing
 from unetcam.data.samples import IGNORE, Sample, Skipped
@@ -62,6 +63,8 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         How masks write the classes.
     preprocessing : Preprocessing
         How the network takes an image.
+    options : DataOptions, optional
+        What a person says about how files are read and shown.
 
     Examples
     --------
@@ -73,11 +76,16 @@ class SegmentationDataset(Dataset[Item | Skipped]):
     """
 
     def __init__(
-        self, samples: Sequence[Sample], classes: ClassTable, preprocessing: Preprocessing
+        self,
+        samples: Sequence[Sample],
+        classes: ClassTable,
+        preprocessing: Preprocessing,
+        options: DataOptions | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.classes = classes
         self.preprocessing = preprocessing
+        self.options = options or DataOptions()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -111,7 +119,12 @@ class SegmentationDataset(Dataset[Item | Skipped]):
     def _item(self, sample: Sample) -> Item:
         if sample.image is None:
             raise DataError(f"'{sample.id}' lies in no file; read it from its own source")
-        picture = read_picture(sample.image, plane=sample.plane, orientation=sample.orientation)
+        picture = read_picture(
+            sample.image,
+            plane=sample.plane,
+            orientation=sample.orientation,
+            max_pixels=self.options.limit,
+        )
         try:
             pixels = to_channels(picture.pixels, self.preprocessing.channels, alpha=picture.alpha)
         except DataError as error:
@@ -121,11 +134,11 @@ class SegmentationDataset(Dataset[Item | Skipped]):
             truth = np.full(picture.size, IGNORE, dtype=np.int64)
             prepared = self.preprocessing(pixels)
         else:
-            truth = read_mask(sample, self.classes, image=picture)
+            truth = read_mask(sample, self.classes, image=picture, options=self.options)
             prepared = self.preprocessing(pixels, truth)
         display = for_display(picture.pixels, alpha=picture.alpha)
         whole = sample.orientation is not None
-        spacing = open_volume(sample.image).spacing if whole else None
+        spacing = open_volume(sample.image, self.options.limit).spacing if whole else None
         return Item(sample, prepared, display, truth, spacing)
 
 
