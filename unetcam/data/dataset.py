@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from unetcam.data.class_table import ClassTable
 from unetcam.data.files import shown
 from unetcam.data.formats import read_picture
 from unetcam.data.masks import read_mask
+from unetcam.data.normalisation import Fitted, Step, fitted
 from unetcam.data.options import DataOptions
 from unetcam.data.pictures import Pixels
 from unetcam.data.preprocessing import Prepared, Preprocessing
@@ -111,7 +114,7 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         try:
             return self._item(sample)
         except UnetcamError as error:
-            return Skipped(sample.id, sample.file, str(error))
+            return Skipped(sample.id, sample.file, str(error), error.options)
         except MemoryError:
             reason = f"'{sample.id}' does not fit into memory; cut it into tiles"
             return Skipped(sample.id, sample.file, reason)
@@ -132,14 +135,48 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         require_finite(shown(sample.image), pixels)
         if sample.mask is None:
             truth = np.full(picture.size, IGNORE, dtype=np.int64)
-            prepared = self.preprocessing(pixels)
+            prepared = self._prepared(sample, pixels, None)
         else:
             truth = read_mask(sample, self.classes, image=picture, options=self.options)
-            prepared = self.preprocessing(pixels, truth)
-        display = for_display(picture.pixels, alpha=picture.alpha)
+            prepared = self._prepared(sample, pixels, truth)
+        display = for_display(
+            picture.pixels,
+            alpha=picture.alpha,
+            bands=self.options.bands,
+            stretch=self.options.stretch,
+        )
         whole = sample.orientation is not None
         spacing = open_volume(sample.image, self.options.limit).spacing if whole else None
         return Item(sample, prepared, display, truth, spacing)
+
+    def _prepared(
+        self, sample: Sample, pixels: Pixels, truth: NDArray[np.int64] | None
+    ) -> Prepared:
+        steps = self.preprocessing.steps
+        normalisation = None
+        if steps and sample.plane is not None and sample.image is not None:
+            channels, limit = self.preprocessing.channels, self.options.limit
+            if not any(step.slice for step in steps):
+                normalisation = _volume_statistics(sample.image, steps, channels, limit)
+            else:
+                volume = to_channels(_whole(sample.image, limit), channels)
+                normalisation = fitted(pixels, steps, volume)
+        try:
+            return self.preprocessing(pixels, truth, normalisation)
+        except DataError as error:
+            raise DataError(f"'{sample.id}': {error}", option=error.options) from error
+
+
+def _whole(path: Path, max_pixels: int) -> Pixels:
+    return open_volume(path, max_pixels).whole()
+
+
+@lru_cache(maxsize=16)
+def _volume_statistics(
+    path: Path, steps: tuple[Step, ...], channels: int, max_pixels: int
+) -> Fitted:
+    volume = to_channels(_whole(path, max_pixels), channels)
+    return fitted(volume, steps)
 
 
 def require_finite(name: str, pixels: Pixels) -> None:

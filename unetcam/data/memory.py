@@ -287,7 +287,7 @@ class _MemoryDataset(Dataset[Item | Skipped]):
             image, mask, _ = self._entries[position]
             return self._item(sample, image, mask)
         except UnetcamError as error:
-            return Skipped(sample.id, sample.file, str(error))
+            return Skipped(sample.id, sample.file, str(error), error.options)
 
     def _item(self, sample: Sample, given: Any, mask: Any) -> Item:
         image = self._image(given)
