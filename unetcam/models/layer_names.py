@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
-from unetcam.engine.request import Point
+from unetcam.engine.request import TapPoint
 from unetcam.errors import LayerError
 from unetcam.models.io import Inputs, Output, image_of
 from unetcam.models.layers import LayerTable
@@ -110,7 +110,7 @@ class Seen:
 
     Attributes
     ----------
-    points : dict of str to Point
+    points : dict of str to TapPoint
         Where each layer is tapped, by its name, in the order of the maps.
     output : int, optional
         Which of several heads the logits are; see :func:`~unetcam.models.io.pick_logits`.
@@ -119,7 +119,7 @@ class Seen:
         The image's spatial size.
     """
 
-    points: dict[str, Point]
+    points: dict[str, TapPoint]
     output: int | None
     size: tuple[int, ...]
 
@@ -143,7 +143,7 @@ def presumed(model: nn.Module, wanted: Sequence[Address], inputs: Inputs) -> See
     modules = {address.name: model.get_submodule(address.module) for address in wanted}
     known = _GIVING_MAPS.get(model, {})
     points = {
-        name: Point(module, size=None if name in known and known[name]() is module else size)
+        name: TapPoint(module, size=None if name in known and known[name]() is module else size)
         for name, module in modules.items()
     }
     return Seen(points, None, size)
@@ -197,7 +197,7 @@ def see(
     return Seen(points, table.output, tuple(image_of(inputs).shape[2:]))
 
 
-def _entering(model: nn.Module, address: Address, table: LayerTable) -> Point:
+def _entering(model: nn.Module, address: Address, table: LayerTable) -> TapPoint:
     part = table.parts.get(address.name)
     if part is None:
         layer = address.name.removesuffix(f":{address.part}")
@@ -207,11 +207,11 @@ def _entering(model: nn.Module, address: Address, table: LayerTable) -> Point:
         raise LayerError(f"The layer '{layer}' has no part '{address.part}': {hint}")
     module = model.get_submodule(part.module)
     layout = None if part.layout.is_map else part.layout
-    return Point(module, part.run, layout, part.entry)
+    return TapPoint(module, part.run, layout, part.entry)
 
 
-def _given(model: nn.Module, address: Address, runs: Sequence[Call], run: Trace) -> Point:
-    point = Point(model.get_submodule(address.module), address.run)
+def _given(model: nn.Module, address: Address, runs: Sequence[Call], run: Trace) -> TapPoint:
+    point = TapPoint(model.get_submodule(address.module), address.run)
     which = address.run or 0
     if address.run is not None and which >= len(runs):
         raise LayerError(

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unetcam.engine import Collected, Run
-from unetcam.engine.channel_derivatives import Shifts, shift_derivatives
+from unetcam.engine import Collected, Request
+from unetcam.engine.channel_derivatives import ChannelDerivatives, channel_derivatives
 from unetcam.engine.layout import UnclearError
 from unetcam.engine.memory import memory_bytes
-from unetcam.engine.request import Point, Scoring
+from unetcam.engine.request import Scoring, TapPoint
 from unetcam.errors import ModelError
 from unetcam.methods import Method
 from unetcam.models.io import (
@@ -86,7 +86,7 @@ class Network:
             return tuple(address.name for address in self._chosen)
         return None if self._seen is None else tuple(self._seen.points)
 
-    def points(self, inputs: Inputs) -> Mapping[str, Point]:
+    def points(self, inputs: Inputs) -> Mapping[str, TapPoint]:
         """Where each layer is tapped, by its name."""
         if self._seen is None or not self._seen.fits(inputs):
             presumption = self._chosen and presumed(self.model, self._chosen, inputs)
@@ -109,7 +109,7 @@ class Network:
             return self._logits(returned, images)
 
         def explained(*, channels_last: bool) -> Collected:
-            run = Run(
+            request = Request(
                 model,
                 images,
                 self.points(inputs),
@@ -120,7 +120,7 @@ class Network:
                 memory_budget=self._memory_budget,
                 create_graph=create_graph,
             )
-            return method.explain(run)
+            return method.explain(request)
 
         def explained_as_taken() -> Collected:
             channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
@@ -134,9 +134,9 @@ class Network:
 
         return self._clearly(inputs, explained_as_taken)
 
-    def shifts(
+    def channel_derivatives(
         self, images: Tensor, layer: str | None, memory_budget: int | float | None
-    ) -> tuple[str, Shifts]:
+    ) -> tuple[str, ChannelDerivatives]:
         """A layer's name, the last by default, and what its channels' shifts do to the logits."""
         wanted = list(self.points(images))[-1] if layer is None else layer
         (address,) = addresses(self.model, [wanted])
@@ -148,7 +148,7 @@ class Network:
         budget = self._memory_budget if memory_budget is None else memory_budget
         return name, self._clearly(
             images,
-            lambda: shift_derivatives(
+            lambda: channel_derivatives(
                 self.model,
                 images,
                 name,
