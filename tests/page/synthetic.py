@@ -250,7 +250,9 @@ def with_nulls(rows: pd.DataFrame, rng: np.random.Generator) -> None:
     for name in ("truth_energy", "outside_far_share", "boundary_ratio", "effective_area"):
         noise = rng.normal(0, 0.05, len(rows))
         values = rows[name].astype(float)
-        rows[f"{name}_null"] = (values * (1 + noise)).where(~finest, 0.5 * values + 0.2)
+        null = (values * (1 + noise)).where(~finest, 2 * values + 0.5)
+        rows[f"{name}_null"] = null
+        rows[f"{name}_null_low"], rows[f"{name}_null_high"] = 0.8 * null, 1.25 * null
 
 
 def with_confusion(

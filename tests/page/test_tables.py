@@ -111,7 +111,7 @@ def test_a_cell_says_whether_its_number_differs_from_its_null(run: Run) -> None:
         assert not cells[0].apart, name  # made as the number itself and some noise
         assert cells[-1].apart, name
         assert all(cell.null for cell in cells)
-    assert "no different from random channel weights" in cells[0].hint
+    assert "within the range of random channel weights" in cells[0].hint
 
 
 def test_a_run_without_nulls_shows_none(run: Run) -> None:

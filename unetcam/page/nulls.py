@@ -9,45 +9,41 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-#: With fewer images than this, nothing is said about whether a number differs from its null.
-FEWEST_IMAGES = 5
-_DRAWS = 1000
-
 
 @dataclass(frozen=True)
 class Null:
-    """A number and its null on the same images.
+    """A number and its null, typical of the images in which both were measured.
 
     Attributes
     ----------
-    value, own : float
-        What random channel weights give, and what the map gives, typical of the same images.
+    value, low, high : float
+        What random channel weights give, and the range in which 95 % of their draws lie; the
+        range is NaN where the run does not hold it.
+    own : float
+        What the map gives on the same images.
     support : int
-        How many images have both.
-    low, high : float
-        The 95 % bootstrap interval over images of the typical difference, the map's number less
-        its null; NaN below ``FEWEST_IMAGES``.
+        How many images these are.
     """
 
     value: float
-    own: float
-    support: int
     low: float
     high: float
+    own: float
+    support: int
 
     @property
     def apart(self) -> bool:
-        """Whether the interval of the difference spares zero; True where it was not asked."""
-        return not (self.low <= 0 <= self.high)
+        """Whether the map's number lies outside the draws' range; True where that isn't known."""
+        return not (self.low <= self.own <= self.high)
 
     def sentence(self, layer: str, write: Callable[[float], str]) -> str:
         """What the null says about the number, in words.
 
         Examples
         --------
-        >>> Null(0.87, 0.86, 24, -0.03, 0.02).sentence("up2", "{:.2f}".format)
+        >>> Null(0.87, 0.8, 0.93, 0.86, 24).sentence("up2", "{:.2f}".format)
         'At up2 random channel weights give 0.87: this number says nothing about the network.'
-        >>> Null(0.4, 0.9, 24, 0.45, 0.55).sentence("up4", "{:.2f}".format)
+        >>> Null(0.4, 0.3, 0.6, 0.9, 24).sentence("up4", "{:.2f}".format)
         'At up4 random channel weights give 0.40.'
         """
         said = f"At {layer} random channel weights give {write(self.value)}"
@@ -62,7 +58,8 @@ def null_of(
     Parameters
     ----------
     rows : DataFrame
-        A row per image, with the measure and ``<measure>_null``.
+        A row per image, with the measure, ``<measure>_null`` and, for the range of the draws,
+        ``<measure>_null_low`` and ``<measure>_null_high``; see :mod:`unetcam.measures.null`.
     column : str
         The measure.
     typical : {"mean", "median"}
@@ -73,30 +70,25 @@ def null_of(
     Null or None
         None where no image has both numbers.
 
-    Notes
-    -----
-    The interval is a percentile bootstrap (2.5 % to 97.5 %, 1000 draws, seeded) of the paired
-    difference over images.
-
     Examples
     --------
-    >>> rows = pd.DataFrame({"gini": [0.5, 0.6, 0.7, 0.5, 0.6], "gini_null": 0.2})
+    >>> rows = pd.DataFrame({"gini": [0.5, 0.7], "gini_null": 0.2, "gini_null_low": 0.1,
+    ...                      "gini_null_high": 0.3})
     >>> found = null_of(rows, "gini")
     >>> found.value, found.support, found.apart
-    (0.2, 5, True)
+    (0.2, 2, True)
     """
     name = f"{column}_null"
     if name not in rows or column not in rows:
         return None
-    pair = rows[[column, name]].astype(float).to_numpy()
-    pair = pair[np.isfinite(pair).all(axis=1)]
-    if not len(pair):
+    both = rows[rows[[column, name]].notna().all(axis=1)]
+    if both.empty:
         return None
-    middle = np.mean if typical == "mean" else np.median
-    low = high = float("nan")
-    if len(pair) >= FEWEST_IMAGES:
-        drawn = np.random.default_rng(0).integers(len(pair), size=(_DRAWS, len(pair)))
-        differences = middle((pair[:, 0] - pair[:, 1])[drawn], axis=1)
-        low, high = (float(one) for one in np.percentile(differences, (2.5, 97.5)))
-    own, value = (float(one) for one in middle(pair, axis=0))
-    return Null(value, own, len(pair), low, high)
+    middle = np.nanmean if typical == "mean" else np.nanmedian
+
+    def of(which: str) -> float:
+        values = both[which].to_numpy(np.float64) if which in both else np.array([np.nan])
+        return float(middle(values)) if np.isfinite(values).any() else float("nan")
+
+    value, low, high, own = (of(w) for w in (name, f"{name}_low", f"{name}_high", column))
+    return Null(value, low, high, own, len(both))

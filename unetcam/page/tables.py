@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unetcam.measures.columns import columns
+from unetcam.measures.columns import columns, of_the_map
 from unetcam.measures.regions import PROFILE_BINS
 from unetcam.page.nulls import Null, null_of
 from unetcam.page.text import DASH, number, percent, plural
 from unetcam.runs.spec import ERROR_KINDS
-from unetcam.runs.summary import OF_THE_MODEL
 
 if TYPE_CHECKING:
     from unetcam.runs import Run
@@ -148,7 +147,7 @@ class Cell:
             f"{self.typical} of {plural(self.support, 'image')}",
             f"95 % interval {self.interval}" if self.interval else "",
             f"random channel weights give {self.null}" if self.null else "",
-            "" if self.apart else "no different from random channel weights",
+            "" if self.apart else "within the range of random channel weights",
         ]
         return "; ".join(filter(None, parts))
 
@@ -192,16 +191,11 @@ def prepared(rows: pd.DataFrame) -> pd.DataFrame:
     if "empty" in rows:
         empty = rows["empty"].fillna(False).astype(bool)
         for name in rows.select_dtypes("number").columns:
-            if not is_of_the_model(name) and name not in ("class_index", "stage_stride"):
+            if of_the_map(name) and name not in ("class_index", "stage_stride"):
                 frame[name] = frame[name].astype(float).mask(empty)
     pixels = frame["truth_pixels"].fillna(0.0).astype(float)
     total = pixels.groupby([frame["image"], frame["layer"]]).transform("sum")
     return frame.assign(class_share=pixels / total.where(total > 0))
-
-
-def is_of_the_model(name: str) -> bool:
-    """Whether a column tells of the network or the image, not of a map."""
-    return name in OF_THE_MODEL or name.startswith("predicted_as_")
 
 
 def explains_errors(rows: pd.DataFrame) -> bool:

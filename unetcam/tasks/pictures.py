@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from unetcam import find_layers
 from unetcam.cam import UNetCAM
-from unetcam.data import Item, Sample, Skipped
+from unetcam.data import Item, Skipped
 from unetcam.errors import LayerError
 from unetcam.page.gallery import Example, Origin, Role, choose_examples
 from unetcam.page.mistakes import Errors, Mistake, Pair
 from unetcam.page.slices import choose_slice
-from unetcam.runs import Run
+from unetcam.runs import Plan, Run
 from unetcam.runs.explain import ExplainedBatch, Explainer, scaled
 from unetcam.runs.framed_targets import ImageArea, image_area
-from unetcam.runs.loop import dataset_of
 from unetcam.targets import Contrast, PredictedRegion, Target
 
 #: The method of the pictures of where a prediction comes from, and of why an error is made:
@@ -46,15 +45,13 @@ class Pictures:
     mistakes: list[Mistake]
 
 
-def explain_pictures(model: nn.Module, samples: Sequence[Sample], run: Run) -> Pictures:
+def explain_pictures(plan: Plan, run: Run) -> Pictures:
     """Explain again the few images that the page of a run shows.
 
     Parameters
     ----------
-    model : nn.Module
-        The network of the run, in eval mode.
-    samples : sequence of Sample
-        The images of the run.
+    plan : Plan
+        The images of the run, and its network, in eval mode.
     run : Run
 
     Returns
@@ -65,13 +62,13 @@ def explain_pictures(model: nn.Module, samples: Sequence[Sample], run: Run) -> P
     wanted = choose_examples(run.rows, run.layers)
     pairs = Errors(run).pairs()
     shown = {image for _, _, image in wanted} | {pair.worst for pair in pairs}
-    chosen = {sample.id: sample for sample in samples if sample.id in shown}
-    dataset = dataset_of(list(chosen.values()), run.spec)
+    chosen = {one.id: number for number, one in enumerate(plan.samples) if one.id in shown}
+    dataset = plan.dataset(list(chosen.values()))
     scores = run.rows.drop_duplicates(["image", "class_index"]).set_index(["image", "class_index"])
-    contrasts = Contrasts(model, run)
+    contrasts = Contrasts(plan.network.model, run)
     examples: dict[tuple[int, str, str], Example] = {}
     mistakes: dict[Pair, Mistake] = {}
-    with Explainer(model, run.spec) as explainer:
+    with Explainer(plan.network.model, run.spec) as explainer:
         for position, name in enumerate(chosen):
             item = dataset[position]
             if isinstance(item, Skipped):  # it could be read a moment ago: its rows stay
