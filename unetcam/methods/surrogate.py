@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +63,9 @@ class _Surrogate(Method):
 
     def explain(self, request: Request) -> Collected:
         with observed(request) as seen:
-            found = torch.stack([self._map(seen, at) for at in range(len(seen.images))])
+            maps = torch.stack([self._map(seen, at) for at in range(len(seen.images))])
             return seen.collected(
-                {name: shrunk(found, one.shape[2:]) for name, one in seen.activations.items()}
+                {name: shrunk(maps, one.shape[2:]) for name, one in seen.activations.items()}
             )
 
     def _map(self, seen: Observation, position: int) -> Tensor:
@@ -78,6 +79,7 @@ class _Surrogate(Method):
             )
         answers: list[Tensor] = []
         coefficients = []
+        usual = torch.get_default_dtype()
         for target in range(seen.values.shape[1]):
             # The same seed draws the same images for each target: they run for the first alone.
             again = iter(list(answers))
@@ -85,11 +87,12 @@ class _Surrogate(Method):
             def forward(images: Tensor, again: Any = again) -> Tensor:
                 known = next(again, None)
                 if known is None:
-                    answers.append(known := seen.responses_of(position, images))
+                    with _defaults(usual):
+                        answers.append(known := seen.responses_of(position, images))
                 return known
 
             torch.manual_seed(self.seed)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _defaults(torch.float32), image.device:
                 warnings.simplefilter("ignore")  # captum's, on its own future interfaces
                 coefficients.append(
                     self._attribution(forward).attribute(
@@ -172,9 +175,22 @@ def superpixels(image: Tensor, count: int) -> Tensor:
     low, high = pixels.amin(), pixels.amax()
     pixels = (pixels - low) / torch.where(high > low, high - low, torch.ones_like(high))
     channels_last = np.ascontiguousarray(pixels.movedim(0, -1).cpu().numpy())
-    found = slic(channels_last, n_segments=count, start_label=0, convert2lab=False, channel_axis=-1)
-    _, numbered = np.unique(found, return_inverse=True)
-    return torch.from_numpy(numbered.reshape(found.shape)).long().to(image.device)
+    segments = slic(
+        channels_last, n_segments=count, start_label=0, convert2lab=False, channel_axis=-1
+    )
+    _, numbered = np.unique(segments, return_inverse=True)
+    return torch.from_numpy(numbered.reshape(segments.shape)).long().to(image.device)
+
+
+@contextmanager
+def _defaults(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, tensors without a type of their own are of this one; what is drawn depends on it."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def _nearness(original: Tensor, perturbed: Tensor, present: Tensor, **_: Any) -> Tensor:
