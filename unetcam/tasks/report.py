@@ -18,7 +18,9 @@ from unetcam.page.html import write_report
 from unetcam.page.slices import choose_slice
 from unetcam.runs import Plan, Progress, Run, Silent, Spec, execute, prepare, publishing
 from unetcam.runs.explain import ExplainedBatch, Explainer
+from unetcam.runs.findings import Examined
 from unetcam.runs.prepare import evaluated
+from unetcam.tasks.diagnose import SWITCHED_OFF, examine_run
 from unetcam.tasks.options import located, named, shows_options
 
 
@@ -48,6 +50,8 @@ class Outcome:
             "layers": self.run.layers,
             "classes": list(self.run.classes.names),
             "skipped": self.run.meta["skipped"],
+            "findings": [one.to_dict() for one in self.run.findings],
+            "undiagnosed": self.run.undiagnosed,
             "seconds": round(self.seconds, 2),
         }
 
@@ -66,6 +70,7 @@ def report(
     data: Any,
     *,
     out: str | os.PathLike[str],
+    diagnose: bool = True,
     workers: int = 0,
     force: bool = False,
     progress: Progress | None = None,
@@ -84,6 +89,9 @@ def report(
         taken as they are: prepared for the network.
     out : path
         The run's folder. A run that was stopped goes on with the same call.
+    diagnose : bool
+        Whether what the network gets wrong and leans on is tested, on up to 24 of the images; see
+        `findings` of the run.
     workers : int
         Processes that read files; data in memory is read in this one.
     force : bool
@@ -97,7 +105,7 @@ def report(
     Returns
     -------
     Run
-        `rows`, `summary`, `path`, and more; in a notebook it shows itself.
+        `rows`, `summary`, `findings`, `path`, and more; in a notebook it shows itself.
 
     Raises
     ------
@@ -129,6 +137,7 @@ def report(
         Path(out),
         model=module,
         data=in_memory,
+        diagnose=diagnose,
         workers=workers,
         force=force,
         progress=progress,
@@ -142,6 +151,7 @@ def run_report(
     *,
     model: nn.Module | None = None,
     data: Any = None,
+    diagnose: bool = True,
     workers: int = 0,
     force: bool = False,
     command: Sequence[str] = (),
@@ -158,6 +168,8 @@ def run_report(
         The run's folder.
     model, data
         A network and images in memory, see :func:`unetcam.runs.prepare`.
+    diagnose : bool
+        Whether what the network leans on is tested, see :mod:`unetcam.tasks.diagnose`.
     workers, force, command, beside, progress
         See :func:`unetcam.runs.execute`.
 
@@ -182,6 +194,10 @@ def run_report(
         beside=beside,
         progress=progress,
     )
+    if diagnose:
+        examine_run(plan, run, progress)
+    elif run.diagnosis is None:
+        run.examined = Examined(None, SWITCHED_OFF)
     progress.step("writing the report")
     page = assemble(plan, run)
     return Outcome(run, page, time.monotonic() - started)
