@@ -14,13 +14,13 @@ from torch import Tensor, nn
 import unetcam
 import unetcam.tasks.diagnose as task
 from tests.runs.factory import CLASSES, write_data, write_network
-from tests.tasks.test_report import _plain_page as _plain_page  # a fixture
 from unetcam.cli import main
 from unetcam.errors import RunError
 from unetcam.runs import Run
 from unetcam.tasks.diagnose import MOST_IMAGES, Limit, sample
 
 NAMES = ["ground", "cell"]
+pytestmark = pytest.mark.usefixtures("plain_page")
 
 
 class Blind(nn.Module):

@@ -21,17 +21,7 @@ from unetcam.runs import Run
 NAMES = CLASSES.split(",")
 
 
-@pytest.fixture(autouse=True)
-def _plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page without figures: how it looks is tested with the page."""
-    import unetcam.tasks.report
-
-    def write(run: object, examples: object, out: Path, *_: Any, **__: Any) -> Path:
-        page = out / "report.html"
-        page.write_text("<!doctype html>")
-        return page
-
-    monkeypatch.setattr(unetcam.tasks.report, "write_report", write)
+pytestmark = pytest.mark.usefixtures("plain_page")
 
 
 def arrays(count: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
