@@ -15,8 +15,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from unetcam.engine.hooks import on_this_thread
 from unetcam.engine.layout import Layout
 from unetcam.engine.state import preserved
+from unetcam.engine.tensors import version_of
 from unetcam.models.io import Inputs, Output, bound, first_of, image_of, others_of, pick_heads
 from unetcam.models.pixel_tracking import Places, follow, map_places
 
@@ -162,7 +164,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         inputs = self.known((args, kwargs))
-        found = {id(tensor): tensor._version for tensor in _tensors((args, kwargs))}
+        found = {id(tensor): version_of(tensor) for tensor in _tensors((args, kwargs))}
         name = getattr(func, "__name__", str(func))
         site = self._site(name, args, kwargs)
         self._counts[name] += 1
@@ -173,7 +175,7 @@ class _Recorder(TorchFunctionMode):
             places = follow(func, name, args, kwargs, made, self._places.get, self._dims)
             for tensor, at in zip(made, places, strict=True):
                 # An operation that hands its input on untouched (dropout) makes nothing.
-                if found.get(id(tensor)) != tensor._version:
+                if id(tensor) not in found or found[id(tensor)] != version_of(tensor):
                     self.note(tensor, name, inputs, at, site)
         return result
 
@@ -263,8 +265,8 @@ def trace(model: nn.Module, example: Inputs, output: Output | None = None) -> Tr
         stack.enter_context(preserved(model))
         stack.enter_context(torch.no_grad())
         for name, module in model.named_modules():
-            stack.callback(module.register_forward_pre_hook(enter(name)).remove)
-            stack.callback(module.register_forward_hook(leave(name)).remove)
+            stack.callback(module.register_forward_pre_hook(on_this_thread(enter(name))).remove)
+            stack.callback(module.register_forward_hook(on_this_thread(leave(name))).remove)
         given = first_of(example)
         image = image_of(given)
         run = bound(model, given)
