@@ -13,6 +13,7 @@ from torch import nn
 
 from unetcam.data import Item, Sample, SegmentationDataset, Skipped
 from unetcam.errors import LayerError, ModelError, RunError, UnetcamError
+from unetcam.measures.null import null_sample
 from unetcam.runs.explain import Explainer
 from unetcam.runs.read_ahead import read_ahead
 from unetcam.runs.run import Run
@@ -186,7 +187,8 @@ def _explain_all(
     progress.begin(len(samples), len(samples) - len(left))
     if not left:
         return
-    explainer = Explainer(model, spec, progress.within)
+    null_images = [samples[at].id for at in null_sample(len(samples))]
+    explainer = Explainer(model, spec, progress.within, null_images)
     with closing(read_ahead(dataset_of(samples, spec), left, workers)) as entries, explainer:
         for number, part in todo:
             rows, failed = _Chunk(explainer, batch_size, progress).run(entries, len(part))
