@@ -127,6 +127,14 @@ class MemorySource:
         twin.samples = [replace(one, orientation=axes) for one in self.samples]
         return twin
 
+    def subset(self, positions: Sequence[int]) -> MemorySource:
+        """The same with the samples at some positions alone."""
+        twin = object.__new__(MemorySource)
+        twin.__dict__.update(self.__dict__)
+        twin.samples = [self.samples[n] for n in positions]
+        twin._positions = [self._positions[n] for n in positions]
+        return twin
+
 
 class _Entries:
     """(image, mask, name) by position, from whatever a person hands over."""

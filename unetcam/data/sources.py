@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +60,9 @@ class Source(Protocol):
 
     def volumes(self, orientation: str) -> Source:
         """The same for a network of volumes, whose axes run in an orientation."""
+
+    def subset(self, positions: Sequence[int]) -> Source:
+        """The same with the samples at some positions alone."""
 
 
 class FileSource:
@@ -120,6 +124,12 @@ class FileSource:
         samples, others = whole_volumes(self.samples, orientation)
         twin = FileSource(samples, [*self.skipped, *others], None, self.options)
         twin.classes, twin.remarks = self.classes, self.remarks
+        return twin
+
+    def subset(self, positions: Sequence[int]) -> FileSource:
+        """The same with the samples at some positions alone."""
+        twin = copy(self)
+        twin.samples = [self.samples[n] for n in positions]
         return twin
 
 
