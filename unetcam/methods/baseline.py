@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unetcam.engine import Collected, Request, observed
+from unetcam.engine.score_gradients import scored_leaf
 from unetcam.methods.components import oriented
 from unetcam.methods.gradient import weighted
 from unetcam.methods.registry import Method, register
@@ -42,9 +43,10 @@ class Random(Method):
 
     def explain(self, request: Request) -> Collected:
         with observed(request) as seen:
-            return seen.collected({name: self._map(a) for name, a in seen.activations.items()})
+            return seen.collected({name: self.map_of(a) for name, a in seen.activations.items()})
 
-    def _map(self, activation: Tensor) -> Tensor:
+    def map_of(self, activation: Tensor) -> Tensor:
+        """The map (B, 1, *layer_spatial) of an activation (B, channels, *layer_spatial)."""
         generator = torch.Generator(activation.device).manual_seed(self.seed)
         drawn = torch.rand(
             activation.shape[1],
@@ -54,6 +56,54 @@ class Random(Method):
         )
         weights = (2 * drawn - 1).to(activation.dtype)
         return oriented(weighted(activation, weights.expand(len(activation), 1, -1))).relu_()
+
+
+@dataclass(frozen=True)
+class RandomDraws(Method):
+    """Several draws of :class:`Random` from one forward: the null of what is measured of a map.
+
+    It is no method to choose, and so is not registered: its maps are of draws, not of targets.
+
+    Parameters
+    ----------
+    draws : int
+        How many maps there are for each image and layer.
+    seed : int
+        Seeds the first draw; the others' seeds follow it.
+    """
+
+    draws: int
+    seed: int = 0
+
+    name = "random-draws"
+    title = "Random weights, several times"
+    family = "baseline"
+    formula = Random.formula
+    paper = Random.paper
+    when = "As the null of a measure."
+    per_target = False
+    asks_why = False
+
+    def explain(self, request: Request) -> Collected:
+        drawn = tuple(Random(self.seed + k) for k in range(self.draws))
+        with observed(request) as seen:
+            maps = {
+                name: torch.cat([one.map_of(a) for one in drawn], dim=1)
+                for name, a in seen.activations.items()
+            }
+            explained = tuple(_Draw(one.seed) for one in drawn)
+            return Collected(seen.logits, maps, seen.defined, explained)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What a draw's map is of: its weights."""
+
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"weights of seed {self.seed}"
 
 
 @register
@@ -116,24 +166,19 @@ class MaskPrior(Method):
     def explain(self, request: Request) -> Collected:
         with observed(request) as seen:
             logits = seen.logits.to(seen.values.dtype)
-            with torch.enable_grad():
-                flat = torch.zeros_like(logits).requires_grad_()
-                scores = request.score(flat, logits)
-                asked = torch.stack([_positive(one.value, flat) for one in scores], dim=1)
-            prior = (_probabilities(logits)[:, None] * asked).sum(dim=2)  # (B, T, *spatial)
+            flat = scored_leaf(request.score, torch.zeros_like(logits), logits)
+            wanted = torch.stack([_positive(one) for one in flat.gradients()], dim=1)
+            prior = (_probabilities(logits)[:, None] * wanted).sum(dim=2)  # (B, T, *spatial)
             return seen.collected(
                 {name: shrunk(prior, a.shape[2:]) for name, a in seen.activations.items()}
             )
 
 
-def _positive(value: Tensor, logits: Tensor) -> Tensor:
-    """Where a score (B,) grows with the logits, by class: (B, classes, *spatial)."""
-    (gradient,) = torch.autograd.grad(
-        value.sum(), logits, retain_graph=True, materialize_grads=True
-    )
-    if logits.shape[1] == 1:
+def _positive(gradient: Tensor) -> Tensor:
+    """Where a score grows with the logits, by class: (B, classes, *spatial)."""
+    if gradient.shape[1] == 1:
         gradient = torch.cat([-gradient, gradient], dim=1)
-    return (gradient > 0).to(logits.dtype)
+    return (gradient > 0).to(gradient.dtype)
 
 
 def _probabilities(logits: Tensor) -> Tensor:
