@@ -13,7 +13,7 @@ from unetcam._version import __version__
 if TYPE_CHECKING:
     from unetcam import targets
     from unetcam.cam import UNetCAM
-    from unetcam.models.topology import find_layers
+    from unetcam.models.loaded_model import find_layers
     from unetcam.result import CAMResult
 
 __all__ = ["CAMResult", "UNetCAM", "__version__", "find_layers", "targets"]
@@ -22,7 +22,7 @@ __all__ = ["CAMResult", "UNetCAM", "__version__", "find_layers", "targets"]
 _HOMES = {
     "CAMResult": "unetcam.result",
     "UNetCAM": "unetcam.cam",
-    "find_layers": "unetcam.models.topology",
+    "find_layers": "unetcam.models.loaded_model",
     "targets": "unetcam.targets",
 }
 

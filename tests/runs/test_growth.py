@@ -40,6 +40,6 @@ def test_ten_thousand_images_take_no_more_memory_than_two_thousand(tmp_path: Pat
     ]
     config = type(ready.config).from_dict({**ready.config.to_dict(), "samples": IMAGES})
     progress = Measured()
-    execute(ready.network.model, samples, [], config, tmp_path / "run", progress=progress)
+    execute(ready.network.module, samples, [], config, tmp_path / "run", progress=progress)
     assert progress.explained == IMAGES
     assert progress.bytes[IMAGES] - progress.bytes[2000] < 32 << 20

@@ -46,7 +46,7 @@ class Recorder(Silent):
 
 
 def run(ready: Plan, out: Path, **options: Any) -> RunData:
-    return execute(ready.network.model, ready.samples, ready.skipped, ready.config, out, **options)
+    return execute(ready.network.module, ready.samples, ready.skipped, ready.config, out, **options)
 
 
 def mixed(index: int) -> tuple[int, int]:
@@ -121,13 +121,13 @@ def test_the_numbers_are_those_of_the_maps_brought_back_one_image_at_a_time(
         (top, left), (height, width) = frame.offset, frame.resized
         inside[top : top + height, left : left + width] = True
         with torch.no_grad():
-            logits = ready.network.model(item.prepared.image[None])
+            logits = ready.network.module(item.prepared.image[None])
         truth, predicted = item.prepared.mask, logits[0].argmax(0)
         regions = [regions_of(kind, c, predicted, truth, inside) for c in range(3)]
         explained += sum(bool(region.any()) for region in regions)
         # within=, for a class without a pixel is no mistake here
         wanted = [targets.ClassScore(c, within=region) for c, region in enumerate(regions)]
-        with UNetCAM(ready.network.model, layers=["up1", "up2"]) as cam:
+        with UNetCAM(ready.network.module, layers=["up1", "up2"]) as cam:
             result = cam(item.prepared.image[None], wanted)
         prediction = frame.restore(result.logits).argmax(1)
         for layer, maps in result.resized(frame.padded).maps.items():
@@ -219,7 +219,7 @@ def test_only_the_image_that_makes_a_batch_fail_is_skipped(tmp_path: Path) -> No
         )
     ready = plan(tmp_path, batch_size=3)
     torch.manual_seed(0)
-    model = FailsOnBright(ready.network.model)
+    model = FailsOnBright(ready.network.module)
     layers = ("net.up1", "net.up2")
     config = type(ready.config).from_dict({**ready.config.to_dict(), "layers": layers})
     found = execute(model, ready.samples, [], config, tmp_path / "run")
@@ -315,7 +315,7 @@ def test_pictures_are_in_the_images_own_frame_and_scaled_to_one(tmp_path: Path) 
     items = [item for item in (dataset[0], dataset[1]) if not isinstance(item, Skipped)]
     config = ready.config
     with Explainer(
-        ready.network.model, config.layers, config.strides, settings_of(config)
+        ready.network.module, config.layers, config.strides, settings_of(config)
     ) as explainer:
         pictures = explainer.pictures(items)
     for item, picture in zip(items, pictures, strict=True):
@@ -342,7 +342,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         tracemalloc.start()
         config = type(ready.config).from_dict({**ready.config.to_dict(), "samples": count})
         execute(
-            ready.network.model, ready.samples[:count], [], config, tmp_path / f"run{count}",
+            ready.network.module, ready.samples[:count], [], config, tmp_path / f"run{count}",
             force=True,
         )  # fmt: skip
         peaks[count] = tracemalloc.get_traced_memory()[1]

@@ -105,7 +105,7 @@ def write_maps(
         amp=how.amp,
         tiles=tiles,
     )
-    with Explainer(network.model, layers, strides, settings, progress.within) as explainer:
+    with Explainer(network.module, layers, strides, settings, progress.within) as explainer:
         written, unread = _write_all(explainer, dataset, folders, table, progress)
     skipped += unread
     if not written:

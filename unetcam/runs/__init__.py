@@ -3,7 +3,7 @@
 from unetcam.runs.compare import Comparison, compare
 from unetcam.runs.finished import RunData
 from unetcam.runs.loop import Progress, Silent, execute
-from unetcam.runs.prepare import Network, Plan, open_network, plan_run
+from unetcam.runs.prepare import Plan, open_network, plan_run
 from unetcam.runs.publish import publishing
 from unetcam.runs.spec import DataRequest, Explanation, Measuring, ModelRequest, RunConfig
 from unetcam.runs.store import RunStore
@@ -15,7 +15,6 @@ __all__ = [
     "Explanation",
     "Measuring",
     "ModelRequest",
-    "Network",
     "Plan",
     "Progress",
     "RunConfig",

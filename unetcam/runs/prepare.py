@@ -6,21 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from unetcam import methods
 from unetcam.cam import UNetCAM
 from unetcam.data import ClassTable, Preprocessing, Sample, Skipped, find_samples, require_any
 from unetcam.data.whole_volumes import whole_volumes
 from unetcam.errors import LayerError, ModelError, RunError
 from unetcam.methods import Method
-from unetcam.models import load_model, parse_model_args
-from unetcam.models.layers import LayerTable
-from unetcam.models.loading import check_supported, has_random_weights
-from unetcam.models.topology import find_layers
+from unetcam.models import LoadedModel, load, parse_model_args
+from unetcam.models.opening import EXAMPLE_SIZES, blank_images, choose_device
 from unetcam.runs.files import file_digests
-from unetcam.runs.model_inputs import EXAMPLE_SIZES, input_channels, spatial_dims, tiles_of
+from unetcam.runs.model_inputs import tiles_of
 from unetcam.runs.spec import (
     DataRequest,
     Explanation,
@@ -31,84 +26,20 @@ from unetcam.runs.spec import (
     data_digest,
     model_digest,
 )
-from unetcam.targets import ClassScore, class_count
-
-
-@dataclass(frozen=True)
-class Network:
-    """A loaded network, and what a look at it showed.
-
-    Attributes
-    ----------
-    model : nn.Module
-        In eval mode, on `device`.
-    device : torch.device
-    table : LayerTable
-    classes : int
-        How many classes its logits have.
-    channels : int
-        Channels of its input.
-    dims : int
-        2 for a network of images, 3 for one of volumes.
-    """
-
-    model: nn.Module
-    device: torch.device
-    table: LayerTable
-    classes: int
-    channels: int
-    dims: int = 2
-
-    @property
-    def stride(self) -> int:
-        """The largest stride: what an image's sides must be multiples of."""
-        return max((layer.stride for layer in self.table), default=1)
+from unetcam.targets import ClassScore
 
 
 @dataclass(frozen=True)
 class Plan:
     """A run that can start."""
 
-    network: Network
+    network: LoadedModel
     samples: list[Sample]
     skipped: list[Skipped]
     config: RunConfig
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU where there is one.
-
-    Raises
-    ------
-    RunError
-        For a device that this machine does not have.
-
-    Examples
-    --------
-    >>> choose_device("cpu")
-    device(type='cpu')
-    >>> choose_device("tpu")
-    Traceback (most recent call last):
-        ...
-    unetcam.errors.RunError: There is no device 'tpu': use auto, cpu, cuda or cuda:0.
-    """
-    kind, _, number = name.partition(":")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    if kind != "cuda" or (number and not number.isdecimal()) or name.endswith(":"):
-        raise RunError(f"There is no device '{name}': use auto, cpu, cuda or cuda:0.")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= count:
-        raise RunError(
-            f"Device '{name}' is not there, as PyTorch sees {count} CUDA devices on this machine: "
-            "use --device auto or cpu."
-        )
-    return torch.device("cuda", int(number or 0))
-
-
-def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> Network:
+def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> LoadedModel:
     """Load a network, move it to its device, and look at it once.
 
     Parameters
@@ -122,60 +53,22 @@ def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> Netw
     UnetcamError
         One sentence: what is wrong with the network, the checkpoint or the device.
     """
-    device = choose_device(request.device)
-    if request.channels is not None and request.channels < 1:
-        raise RunError(f"{request.channels} channels hold no image: use 1 or more.")
-    torch.manual_seed(request.seed)
-    model = load_model(
+    return load(
         request.model,
         checkpoint=request.checkpoint,
         model_args=parse_model_args(list(request.model_args)),
-        allow_pickle=request.allow_pickle,
         key=request.key,
+        allow_pickle=request.allow_pickle,
+        device=request.device,
+        channels=request.channels,
+        size=request.size,
+        seed=request.seed,
+        must_be_trained=must_be_trained,
     )
-    if must_be_trained and request.checkpoint is None and has_random_weights(request.model):
-        raise ModelError(
-            f"{request.model} without --checkpoint has random weights, which explain nothing: "
-            "give the weights with --checkpoint FILE."
-        )
-    check_supported(model)
-    channels = request.channels or input_channels(model)
-    dims = spatial_dims(model)
-    if request.size is not None and len(request.size) != dims:
-        raise RunError(
-            f"The network takes {'volumes' if dims == 3 else 'images'}, and a size of "
-            f"{_by(request.size)} was given: use {dims} numbers, as in {_by((96,) * dims)}."
-        )
-    model.to(device)
-    example = _example(model, (channels, *(request.size or EXAMPLE_SIZES[dims])), device)
-    try:
-        table = find_layers(model, example)
-        first = table[0].name if len(table) else None
-        logits = UNetCAM(model, [first] if first else None)(example, [ClassScore(0)]).logits
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        if isinstance(error, (ModelError, LayerError)):
-            raise
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"The network fails on {channels} channels of {_by(example.shape[2:])} pixels "
-            f"({first_line.rstrip('.')}): give what it needs with --channels and --size."
-        ) from error
-    return Network(model, device, table, class_count(logits), channels, dims)
-
-
-def _example(model: nn.Module, shape: Sequence[int], device: torch.device) -> Tensor:
-    """An empty input (1, C, *spatial) of the type that the network takes."""
-    parameter = next(model.parameters(), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
-    return torch.zeros(1, *shape, device=device, dtype=dtype)
-
-
-def _by(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))
 
 
 def choose_layers(
-    network: Network, names: Sequence[str] | None, method: Method
+    network: LoadedModel, names: Sequence[str] | None, method: Method
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The layers to explain and their strides: the named ones, or what suits the method.
 
@@ -192,23 +85,23 @@ def choose_layers(
         )
     if len(set(chosen)) < len(chosen):
         raise LayerError(f"A layer is named twice in {', '.join(chosen)}: name each once.")
-    UNetCAM(network.model, list(chosen))  # an unknown name is an error here, not in the loop
+    UNetCAM(network, list(chosen))  # an unknown name is an error here, not in the loop
     known = network.table.strides
     missing = [name for name in chosen if name not in known]
     return chosen, tuple({**known, **_measured_strides(network, missing)}[name] for name in chosen)
 
 
-def _measured_strides(network: Network, layers: Sequence[str]) -> dict[str, int]:
+def _measured_strides(network: LoadedModel, layers: Sequence[str]) -> dict[str, int]:
     if not layers:
         return {}
     size = EXAMPLE_SIZES[network.dims]
-    example = _example(network.model, (network.channels, *size), network.device)
-    maps = UNetCAM(network.model, list(layers))(example, [ClassScore(0)]).maps
+    example = blank_images(network, channels=network.channels, size=size)
+    maps = UNetCAM(network, list(layers))(example, [ClassScore(0)]).maps
     return {name: max(1, round(size[-2] / m.shape[-2])) for name, m in maps.items()}
 
 
 def preprocessing_of(
-    network: Network, size: tuple[int, ...] | None, how: Explanation
+    network: LoadedModel, size: tuple[int, ...] | None, how: Explanation
 ) -> Preprocessing:
     """The preprocessing: to `size`, or to what the network's stride needs.
 
@@ -227,7 +120,7 @@ def preprocessing_of(
     )
 
 
-def check_class_count(network: Network, classes: ClassTable) -> None:
+def check_class_count(network: LoadedModel, classes: ClassTable) -> None:
     """Raise a :class:`~unetcam.errors.ModelError` unless network and table agree."""
     if network.classes != len(classes.names):
         raise ModelError(
@@ -286,7 +179,7 @@ def plan_run(
     config = RunConfig(
         model=model.model,
         model_args=_plain(parse_model_args(list(model.model_args))),
-        model_digest=model_digest(network.model),
+        model_digest=model_digest(network.module),
         data_digest=data_digest(
             [(one.id, [digests[str(path)] for path in one.files]) for one in samples]
         ),
@@ -326,7 +219,7 @@ def _samples(data: DataRequest, classes: ClassTable) -> tuple[list[Sample], list
     return samples, skipped
 
 
-def _batch_size(asked: int | None, network: Network, tile: tuple[int, ...] | None) -> int:
+def _batch_size(asked: int | None, network: LoadedModel, tile: tuple[int, ...] | None) -> int:
     if tile is not None and asked is not None and asked > 1:
         raise RunError(
             f"Tiles are of one image at a time, and a batch size of {asked} was given: leave out "

@@ -108,7 +108,7 @@ def run_report(
     progress = progress or Silent()
     plan = plan_run(model, data, how, measuring, workers=workers)
     run = execute(
-        plan.network.model,
+        plan.network.module,
         plan.samples,
         plan.skipped,
         plan.config,
@@ -121,7 +121,7 @@ def run_report(
         progress=progress,
     )
     progress.step("writing the report")
-    page = assemble(plan.network.model, plan.samples, run)
+    page = assemble(plan.network.module, plan.samples, run)
     return Outcome(run, page, time.monotonic() - started)
 
 
