@@ -17,7 +17,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from unetcam.engine.layout import Layout
 from unetcam.engine.state import preserved
-from unetcam.models.io import Inputs, bound, changed, first_of, image_of, others_of, pick_heads
+from unetcam.engine.tensors import version_of
+from unetcam.models.io import Inputs, bound, copied, first_of, image_of, others_of, pick_heads
 from unetcam.models.pixel_tracking import Places, follow, map_places
 
 
@@ -171,7 +172,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         inputs = self.known((args, kwargs))
-        found = {id(tensor): tensor._version for tensor in _tensors((args, kwargs))}
+        versions = {id(tensor): version_of(tensor) for tensor in _tensors((args, kwargs))}
         name = getattr(func, "__name__", str(func))
         site = self._site(name, args, kwargs)
         self._counts[name] += 1
@@ -184,7 +185,7 @@ class _Recorder(TorchFunctionMode):
             )
             for tensor, at in zip(made, places, strict=True):
                 # An operation that hands its input on untouched (dropout) makes nothing.
-                if found.get(id(tensor)) != tensor._version:
+                if versions.get(id(tensor), -1) != version_of(tensor):
                     self.note(tensor, name, inputs, at, site)
         return result
 
@@ -251,17 +252,18 @@ def trace(model: nn.Module, example: Inputs, heads_of: Heads = pick_heads) -> Tr
     Trace
     """
     count = len(image_of(example))
+    with torch.inference_mode(False):  # a copy made here can be worked on as any tensor
+        first = first_of(example)
     try:
-        return _recorded(model, first_of(example), heads_of)
+        return _recorded(model, first, heads_of)
     except torch.OutOfMemoryError:
         raise
     except Exception:
         if count == 1:
             raise
-        whole = _recorded(
-            model, changed(example, lambda x: x.as_subclass(Tensor).clone()), heads_of
-        )
-        return replace(whole, batch_size=count)
+        with torch.inference_mode(False):
+            whole = copied(example)
+        return replace(_recorded(model, whole, heads_of), batch_size=count)
 
 
 def _recorded(model: nn.Module, given: Inputs, heads_of: Heads) -> Trace:
