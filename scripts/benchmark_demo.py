@@ -139,7 +139,7 @@ def run_timed(out: Path, device: str, quick: bool) -> dict[str, Any]:
         from unetcam.cam import UNetCAM
         from unetcam.cli.options import choose_workers
         from unetcam.page import html
-        from unetcam.runs import explain, finished, loop, store
+        from unetcam.runs import explain, loop, run, store
         from unetcam.tasks import demo, report
     imported = time.perf_counter()
     calls: list[Callable[[], Any]] = []
@@ -157,14 +157,14 @@ def run_timed(out: Path, device: str, quick: bool) -> dict[str, Any]:
                 path.unlink()
 
     places = (
-        (report, "plan_run", "finding data, loading and tracing the network"),
+        (report, "prepare", "finding data, loading and tracing the network"),
         (explain, "measure", "measures"),
         (explain, "Geometry", "measures: distances and bands"),
         (explain.Explainer, "rows", "maps to the images' frame, rows"),
         (store.RunStore, "append", "writing rows"),
         (store.RunStore, "finish", "writing rows"),
         (store.RunStore, "write_summary", "writing rows"),
-        (finished, "summarise", "summary with its intervals"),
+        (run, "summarise", "summary with its intervals"),
         (report, "explain_examples", "examples"),
         (html, "write_figures", "figures"),
         (report, "write_report", "page"),

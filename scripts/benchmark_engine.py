@@ -20,7 +20,7 @@ from torch import Tensor
 
 import unetcam.models.tapped_model as network_room
 from unetcam import UNetCAM
-from unetcam.engine import Run, backward, conv_backward
+from unetcam.engine import Request, backward, conv_backward
 from unetcam.engine.conv_backward import Branch, Plan
 from unetcam.engine.logits_conv import Head
 from unetcam.engine.shortcuts import Shortcuts
@@ -128,9 +128,9 @@ def without_channels_last(reached: Reached) -> Iterator[None]:
 
     def plain(*args: Any, **kwargs: Any) -> Any:
         reached.append("channels last")
-        return replace(Run(*args, **kwargs), channels_last=False)
+        return replace(Request(*args, **kwargs), channels_last=False)
 
-    with patch.object(network_room, "Run", plain):
+    with patch.object(network_room, "Request", plain):
         yield
 
 

@@ -212,7 +212,7 @@ def _explode() -> object:
 
     def output(returned: Tensor) -> Tensor:
         calls.append(returned)
-        if len(calls) > 1:
+        if len(calls) > 2:  # behind the traced run and the plain one
             raise KeyError("target")
         return returned
 

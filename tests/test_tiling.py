@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.networks import UNet, UNet3d, ValidUNet, seeded
 from unetcam import UNetCAM, methods
 from unetcam.data.tiles import Tiling
-from unetcam.engine import Collected, Run
+from unetcam.engine import Collected, Request
 from unetcam.errors import DataError, LayerError, ModelError, NumericalError, UnetcamError
 from unetcam.methods import GradientMethod, Method
 from unetcam.targets import (
@@ -342,7 +342,7 @@ def test_inside_inference_mode() -> None:
 class ForwardOnly(Method):
     name = "forward-only"
 
-    def explain(self, run: Run) -> Collected:
+    def explain(self, request: Request) -> Collected:
         raise AssertionError
 
 

@@ -369,8 +369,10 @@ class UNetCAM:
             raise ModelError(
                 f"A field belongs to one image, and {len(images)} were given: call it for each."
             )
-        name, shifts = self._tapped.channel_derivatives(images, layer, memory_budget)
-        return RegionField(shifts.activation[0], shifts.logits[0], shifts.derivative[0], name)
+        name, derivatives = self._tapped.channel_derivatives(images, layer, memory_budget)
+        return RegionField(
+            derivatives.activation[0], derivatives.logits[0], derivatives.derivative[0], name
+        )
 
     def _check_call(self, augment: Any, create_graph: bool) -> None:
         if create_graph and not isinstance(self._method, GradientMethod):

@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
 class UnetcamError(Exception):
     """What a person asked for can't be done; the message is one sentence with the remedy.
 
-    The command line prints the message and exits with code 2.
+    Options stand in the message as Python writes them, as in ``mean=`` or ``force=True``. The
+    command line words those that are named in `option` as flags, and exits with code 2.
+
+    Parameters
+    ----------
+    message : str
+        One sentence.
+    option : str or tuple of str
+        The options that the message speaks of.
+
+    Examples
+    --------
+    >>> error = UnetcamError("It is there: give force=True.", option="force")
+    >>> str(error), error.as_flags()
+    ('It is there: give force=True.', 'It is there: give --force.')
     """
+
+    def __init__(self, message: str = "", *, option: str | tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.options = (option,) if isinstance(option, str) else tuple(option)
+
+    def as_flags(self) -> str:
+        """The message with its options as flags of the command line."""
+        text = str(self)
+        for name in self.options:
+            flag = "--" + name.replace("_", "-")
+            text = re.sub(rf"\b{name}=True\b", flag, text)
+            text = re.sub(rf"\b{name}=[\"']([^\"']*)[\"']", rf"{flag} \1", text)
+            text = re.sub(rf"\b{name}=(?=\w)", f"{flag} ", text)
+            text = re.sub(rf"\b{name}=", flag, text)
+        return text
 
 
 class LayerError(UnetcamError, ValueError):

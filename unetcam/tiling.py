@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unetcam.data.tiles import Tiles, Tiling, Window
-from unetcam.engine import Collected, Run, collect
+from unetcam.engine import Collected, Request, collect
 from unetcam.engine.hooks import forward
 from unetcam.engine.request import Scoring
 from unetcam.engine.tensors import at_least_single
@@ -248,8 +248,8 @@ def _at(whole: Tensor, window: Window) -> Tensor:
 class _Activations(Method):
     """The activations in the place of maps."""
 
-    def explain(self, run: Run) -> Collected:
-        logits, activations = forward(run)
+    def explain(self, request: Request) -> Collected:
+        logits, activations = forward(request)
         return Collected(logits, activations, _none_defined(logits))
 
 
@@ -267,8 +267,8 @@ class _Statistics(Method):
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
         return statistics
 
-    def explain(self, run: Run) -> Collected:
-        return collect(run, self)
+    def explain(self, request: Request) -> Collected:
+        return collect(request, self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,11 +277,11 @@ class _Weighted(Method):
 
     weights: Mapping[str, Tensor]
 
-    def explain(self, run: Run) -> Collected:
-        logits, activations = forward(run)
+    def explain(self, request: Request) -> Collected:
+        logits, activations = forward(request)
         maps = {}
         with torch.autocast(logits.device.type, enabled=False):
-            for name in run.layers:
+            for name in request.layers:
                 activation = at_least_single(activations[name])
                 sums = self.weights[name] @ activation.flatten(2)
                 maps[name] = sums.view(*sums.shape[:2], *activation.shape[2:])

@@ -18,7 +18,8 @@ from unetcam import methods
 from unetcam._version import __version__
 from unetcam.cli import main
 from unetcam.cli.options import TargetName
-from unetcam.runs.spec import TARGET_KINDS
+from unetcam.data import Preprocessing
+from unetcam.runs.spec import TARGET_KINDS, Spec
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,9 +63,11 @@ def test_a_report_is_made_of_a_network_and_two_folders(
     }  # fmt: skip
     meta = json.loads((run / "run.json").read_text())
     assert meta["status"] == "finished"
-    assert meta["schema_version"] == 1
+    assert meta["schema_version"] == 2
     assert meta["command"][0] == "unetcam"
-    assert meta["statistics"] == {"mean": [0.0] * 3, "std": [1.0] * 3, "max_value": None}
+    spec = Spec.from_dict(meta["spec"])
+    assert (spec.mean, spec.std, spec.max_value, spec.seed) == ((0.0,) * 3, (1.0,) * 3, None, 0)
+    assert Preprocessing.from_yaml((run / "preprocessing.yaml").read_text()) == spec.preprocessing
     assert meta["versions"]["unetcam"] == __version__
     rows = pd.read_parquet(run / "rows.parquet")
     assert len(rows) == 4 * 2 * 3
@@ -166,14 +169,15 @@ def test_options_reach_the_run(work: Path, capsys: pytest.CaptureFixture[str]) -
     )  # fmt: skip
     assert found["layers"] == ["up2", "inc"]
     meta = json.loads((work / "run" / "run.json").read_text())
-    config = meta["config"]
+    config = meta["spec"]
     expected = {
         "method": "layercam", "target": "predicted", "band": 2.5, "threshold": 0.3, "seed": 7,
         "batch_size": 3, "samples": 2, "amp": True, "strides": [1, 1],
         "model_args": {"seed": 5},
     }  # fmt: skip
     assert {name: config[name] for name in expected} == expected
-    options = yaml.safe_load(config["preprocessing"])["options"]
+    assert (config["size"], config["resize_mode"]) == ([16, 24], "resize")
+    options = yaml.safe_load((work / "run" / "preprocessing.yaml").read_text())["options"]
     assert options["size"] == [16, 24]
     assert options["mode"] == "resize"
     assert options["max_value"] == 200

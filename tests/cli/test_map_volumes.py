@@ -20,7 +20,7 @@ from unetcam import UNetCAM
 from unetcam.cli import main
 from unetcam.cli.console import RichProgress
 from unetcam.data import find_samples
-from unetcam.data.whole_volumes import whole_volumes
+from unetcam.data.volume_samples import whole_volumes
 from unetcam.targets import Region
 
 SHAPE = (12, 10, 8)

@@ -203,7 +203,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_rows(
     made = (work / "again" / "rows.parquet").read_bytes()
     assert made == (work / "run" / "rows.parquet").read_bytes()
     assert len(plain) == 18
-    config = json.loads((work / "again" / "run.json").read_text())["config"]
+    config = json.loads((work / "again" / "run.json").read_text())["spec"]
     assert (config["orientation"], config["tile"], config["overlap"]) == ("RAS", [8, 8, 12], 4)
     assert config["batch_size"] == 1
 

@@ -92,10 +92,10 @@ def test_an_image_without_a_mask_is_reported(tmp_path: Path) -> None:
 def test_hidden_and_foreign_files_are_passed_over_and_other_images_named(tmp_path: Path) -> None:
     touch(tmp_path, "images/.DS_Store", "images/._a.png", "images/.hidden/b.png", "images/a.png")
     touch(tmp_path, "images/__MACOSX/c.png", "images/Thumbs.db", "images/notes.txt")
-    touch(tmp_path, "images/d.bmp")
+    touch(tmp_path, "images/d.heic")
     samples, skipped = find_samples(tmp_path / "images")
     assert [sample.id for sample in samples] == ["a"]
-    assert [(entry.id, "'d.bmp' is of a kind" in entry.reason) for entry in skipped] == [
+    assert [(entry.id, "'d.heic' is of a kind" in entry.reason) for entry in skipped] == [
         ("d", True)
     ]
 
@@ -255,12 +255,12 @@ def test_manifests_that_are_none_are_refused(
 
 
 def test_what_was_asked_for_has_to_make_sense(tmp_path: Path) -> None:
-    touch(tmp_path, "images/a.png", "m.csv", "a.bmp")
+    touch(tmp_path, "images/a.png", "m.csv", "a.heic")
     for arguments, reason in [
         ((tmp_path / "gone",), "there is no file or folder 'gone'"),
         ((tmp_path / "images", tmp_path / "gone"), "there is no file or folder 'gone'"),
         ((tmp_path / "images", tmp_path / "m.csv"), "give a folder of masks"),
-        ((tmp_path / "a.bmp",), "of a kind that isn't read"),
+        ((tmp_path / "a.heic",), "of a kind that isn't read"),
         ((), "no images were given"),
     ]:
         with pytest.raises(DataError, match=reason):

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
 from unetcam.data import read_image, read_picture
-from unetcam.data.images import bands_last, upright
+from unetcam.data.pictures import bands_last, upright
 from unetcam.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -309,9 +309,9 @@ def test_odd_names_are_read_and_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_suffix_that_is_not_read_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.bmp").write_bytes(b"BM")
-    with pytest.raises(DataError, match=r"'a.bmp' is of a kind that isn't read"):
-        read_image(tmp_path / "a.bmp")
+    (tmp_path / "a.heic").write_bytes(b"BM")
+    with pytest.raises(DataError, match=r"'a.heic' is of a kind that isn't read"):
+        read_image(tmp_path / "a.heic")
 
 
 def test_arrays_without_pixels_or_of_too_many_axes_are_refused(tmp_path: Path) -> None:

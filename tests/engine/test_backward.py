@@ -222,13 +222,13 @@ def test_what_has_no_forward_derivative_goes_backward(monkeypatch: pytest.Monkey
     model, image, regions = narrow()
     model = nn.Sequential(*model[:3], Doubled(), *model[3:])
     tried = []
-    kept = channel_derivatives.shift_derivatives
+    kept = channel_derivatives.channel_derivatives
 
     def watch(*args: Any, **kwargs: Any) -> Any:
         tried.append(args[2])
         return kept(*args, **kwargs)
 
-    monkeypatch.setattr(channel_derivatives, "shift_derivatives", watch)
+    monkeypatch.setattr(channel_derivatives, "channel_derivatives", watch)
     cam = UNetCAM(model, ["0"])
     maps = cam(image, regions)["0"]
     assert tried == ["0"]

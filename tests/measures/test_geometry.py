@@ -89,13 +89,13 @@ def test_a_class_named_twice_is_worked_out_once_and_given_twice() -> None:
         ({"truth": torch.full((1, 4, 4), -2)}, "holds values from -2 to -2"),
         ({"truth": torch.zeros(1, 4, 4)}, "dtype torch.float32"),
         ({"truth": torch.zeros(4, 4, dtype=torch.long)}, r"shape \(4, 4\)"),
-        ({"prediction": torch.full((1, 4, 4), -1)}, "the prediction holds values from -1"),
+        ({"prediction": torch.full((1, 4, 4), -1)}, "The prediction holds values from -1"),
         ({"prediction": torch.zeros(1, 4, 5, dtype=torch.long)}, "bring both to the same"),
-        ({"classes": [2]}, "class 2 is out of range"),
-        ({"classes": []}, "no class was named"),
-        ({"band": 0.5}, "the band is 0.5 pixels"),
-        ({"band": math.nan}, "the band is nan pixels"),
-        ({"tolerance": -1.0}, "the tolerance is -1.0"),
+        ({"classes": [2]}, "Class 2 is out of range"),
+        ({"classes": []}, "No class was named"),
+        ({"band": 0.5}, "The band is 0.5 pixels"),
+        ({"band": math.nan}, "The band is nan pixels"),
+        ({"tolerance": -1.0}, "The tolerance is -1.0"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_remedy(
@@ -112,5 +112,5 @@ def test_what_does_not_fit_is_refused_with_the_remedy(
 
 def test_the_prediction_is_asked_for_where_it_is_needed() -> None:
     geometry = Geometry(torch.zeros(1, 4, 4, dtype=torch.long), [0], num_classes=1)
-    with pytest.raises(MeasureError, match="no prediction was given"):
+    with pytest.raises(MeasureError, match="No prediction was given"):
         _ = geometry.predicted_pixels

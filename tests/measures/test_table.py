@@ -156,12 +156,12 @@ def test_every_column_is_described_once() -> None:
     assert {c.name for c in columns(5, 3)} == {*names, *(f"leak_{c}" for c in range(5))}
     for c in COLUMNS:
         assert column(c.name) is c
-        assert c.definition
-        assert "{" not in c.definition
-        assert c.better in ("higher", "lower", None)
+        assert c.explanation
+        assert "{" not in c.explanation
+        assert c.direction in ("higher", "lower", None)
 
 
 @pytest.mark.parametrize("name", ["nonsense", "leak_", "leak_x", "leak"])
 def test_an_unknown_column_is_refused(name: str) -> None:
-    with pytest.raises(MeasureError, match="no number is called"):
+    with pytest.raises(MeasureError, match="No number is called"):
         column(name)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.synthetic import Run, Skipped, make_run
+from tests.page.synthetic import Run, Skipped, make_run
 from unetcam.page import write_report
 from unetcam.page.html import render
 

@@ -41,7 +41,7 @@ class Skipped:
 
 @dataclass
 class Run:
-    folder: Path
+    path: Path
     meta: dict[str, Any]
     rows: pd.DataFrame
     summary: pd.DataFrame
@@ -172,7 +172,7 @@ def make_run(
         "fingerprint": "0" * 64,
         "started": "2026-01-15T09:30:00+00:00",
         "finished": "2026-01-15T09:41:00+00:00",
-        "config": {
+        "spec": {
             "model": "plates/unet-small",
             "method": "gradcam",
             "target": "class",

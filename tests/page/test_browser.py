@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.browser import Browser, find_browser
-from tests.report.conftest import SCRIPT
+from tests.page.browser import Browser, find_browser
+from tests.page.conftest import SCRIPT
 
 EXECUTABLE = find_browser()
 pytestmark = pytest.mark.skipif(

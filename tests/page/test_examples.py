@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from tests.report.synthetic import Run
+from tests.page.synthetic import Run
 from unetcam.page.examples import MOST_EVIDENCE, choose_examples
 from unetcam.page.findings import find
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tests.report.synthetic import Run, make_run
+from tests.page.synthetic import Run, make_run
 from unetcam.page.findings import Finding, find, find_in_rows
 from unetcam.page.readings import prepared, wilson
 from unetcam.page.thresholds import ADVICE, CRITERIA, DIAGNOSES, SYMPTOMS

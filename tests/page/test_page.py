@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.conftest import NAMES, SCRIPT
-from tests.report.synthetic import Run, make_run
+from tests.page.conftest import NAMES, SCRIPT
+from tests.page.synthetic import Run, make_run
 from unetcam.page.findings import find
 from unetcam.page.html import render
 from unetcam.page.overview import class_summaries
@@ -110,7 +110,7 @@ def test_names_are_escaped_wherever_they_stand(run: Run) -> None:
         table["layer"] = table["layer"].replace("up1", evil)
         table["class_name"] = table["class_name"].replace("elsewhere", evil)
     names = tuple(evil if name == "elsewhere" else name for name in run.classes.names)
-    meta = {**run.meta, "config": {**run.meta["config"], "model": evil, "method": evil}}
+    meta = {**run.meta, "spec": {**run.meta["spec"], "model": evil, "method": evil}}
     marked = replace(
         run, rows=rows, summary=summary, layers=[evil, *run.layers[1:]], meta=meta,
         classes=replace(run.classes, names=names),
@@ -263,7 +263,7 @@ def test_a_report_of_many_classes_and_layers_stays_small_enough(wide_page_file: 
 def test_maps_of_mistakes_are_shown_and_not_judged(run: Run) -> None:
     assert find(run)
     rows = run.rows.assign(target="false-positives")
-    meta = {**run.meta, "config": {**run.meta["config"], "target": "false-positives"}}
+    meta = {**run.meta, "spec": {**run.meta["spec"], "target": "false-positives"}}
     mistakes = replace(run, rows=rows, meta=meta)
     assert find(mistakes) == []
     frame = prepared(rows)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.report.synthetic import Run, make_run
+from tests.page.synthetic import Run, make_run
 from unetcam.page import tables
 from unetcam.page.findings import find
 from unetcam.page.gallery import file_names

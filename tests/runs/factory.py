@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unetcam.runs import DataRequest, Explanation, Measuring, ModelRequest, Plan, plan_run
+from unetcam.runs import Plan, Spec, prepare
 
 CLASSES = "background,cell,border"
 
@@ -94,14 +94,10 @@ def plan(folder: Path, count: int = 5, **options: Any) -> Plan:
     size = options.pop("size", lambda i: (24, 20))
     if not (folder / "images").exists():
         write_data(folder, count, size)
-    data = {name: options.pop(name) for name in ("limit", "ignore_index") if name in options}
-    measuring = {
-        name: options.pop(name) for name in ("batch_size", "band", "threshold") if name in options
-    }
-    classes = options.pop("classes", CLASSES)
-    return plan_run(
-        ModelRequest(write_network(folder), device="cpu"),
-        DataRequest(classes, folder / "images", folder / "masks", **data),
-        Explanation(**options),
-        Measuring(**{"batch_size": 2, **measuring}),
+    spec = Spec.of(
+        model=write_network(folder),
+        images=folder / "images",
+        masks=folder / "masks",
+        **{"device": "cpu", "classes": CLASSES, "batch_size": 2, **options},
     )
+    return prepare(spec)

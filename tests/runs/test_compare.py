@@ -11,7 +11,8 @@ from scipy import stats
 from unetcam.data import ClassTable
 from unetcam.errors import RunError
 from unetcam.runs.compare import NETWORK, compare, holm, signed_rank
-from unetcam.runs.finished import RunData
+from unetcam.runs.run import Run
+from unetcam.runs.spec import Spec
 
 LAYERS = {"up1": 4, "up2": 2}
 
@@ -24,7 +25,7 @@ def run(
     names: tuple[str, ...] = ("background", "cell"),
     shift: float = 0.0,
     **config: Any,
-) -> RunData:
+) -> Run:
     rng = np.random.default_rng(seed)
     index = pd.MultiIndex.from_product(
         [[f"im{i}" for i in range(images)], layers, range(len(names))],
@@ -39,18 +40,13 @@ def run(
     rows["class_iou"] = [iou[key] for key in keys]
     rows["truth_ap"] = rng.random(len(rows)) + shift
     rows["entropy"] = rng.random(len(rows))
-    settings = {
-        "layers": list(layers),
-        "strides": list(layers.values()),
-        "preprocessing": "options: {stride: 4}",
-        "data_digest": "d",
-        "method": "gradcam",
-        **config,
-    }
-    return RunData(
-        Path(f"run{seed}"), {"config": settings}, rows, pd.DataFrame(), [], list(layers),
-        ClassTable(names),
-    )  # fmt: skip
+    spec = Spec(
+        layers=tuple(layers),
+        strides=tuple(layers.values()),
+        classes=ClassTable(names),
+        **{"data_digest": "d", "channels": 3, "stride": 4, "dims": 2, **config},
+    )
+    return Run(Path(f"run{seed}"), {}, rows, pd.DataFrame(), [], spec)
 
 
 def test_every_number_agrees_with_pandas_and_scipy() -> None:
@@ -143,7 +139,7 @@ def test_nan_and_empty_maps_of_either_run_are_no_pairs() -> None:
 
 
 def test_settings_that_differ_are_notes() -> None:
-    b = run(1, method="layercam", data_digest="e", preprocessing="options: {stride: 8}", band=3.0)
+    b = run(1, method="layercam", data_digest="e", stride=8, band=3.0)
     notes = " ".join(compare(run(0), b).notes)
     for words in ("method: gradcam in A, layercam in B", "not the same files", "preprocessing",
                   "band: automatic in A, 3.0 in B"):  # fmt: skip

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -13,9 +12,6 @@ import pytest
 from unetcam.errors import RunError
 from unetcam.runs.files import (
     FolderLock,
-    digest_of,
-    file_digest,
-    file_digests,
     remove_tree,
     replacing,
     write_json,
@@ -43,19 +39,6 @@ def test_json_takes_names_that_are_no_text(tmp_path: Path) -> None:
         "name": "bild-\udcff.png",
         "ü": 1,
     }
-
-
-def test_digests_agree_with_hashlib_and_name_what_cannot_be_read(tmp_path: Path) -> None:
-    path, missing = tmp_path / "a", tmp_path / "none"
-    path.write_bytes(b"x" * 3_000_000)
-    expected = hashlib.sha256(b"x" * 3_000_000).hexdigest()
-    assert file_digest(path) == expected
-    assert file_digests([path, missing, path]) == {str(path): expected, str(missing): "unreadable"}
-
-
-def test_a_digest_tells_values_apart_but_not_their_order() -> None:
-    assert digest_of({"a": 1, "b": [1, 2]}) == digest_of({"b": [1, 2], "a": 1})
-    assert digest_of({"a": [1, 2]}) != digest_of({"a": [2, 1]})
 
 
 def test_a_second_process_is_told_that_the_folder_is_being_written(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def test_ten_thousand_images_take_no_more_memory_than_two_thousand(tmp_path: Pat
         dataclasses.replace(ready.samples[number % 8], id=f"image {number:05d}")
         for number in range(IMAGES)
     ]
-    config = type(ready.config).from_dict({**ready.config.to_dict(), "samples": IMAGES})
+    spec = ready.spec.settled(samples=IMAGES)
     progress = Measured()
-    execute(ready.network.module, samples, [], config, tmp_path / "run", progress=progress)
+    execute(ready.network.module, samples, [], spec, tmp_path / "run", progress=progress)
     assert progress.explained == IMAGES
     assert progress.bytes[IMAGES] - progress.bytes[2000] < 32 << 20

@@ -17,9 +17,9 @@ from unetcam import UNetCAM, targets
 from unetcam.data import Skipped
 from unetcam.errors import RunError
 from unetcam.measures import measure
-from unetcam.runs import Plan, RunData, execute
+from unetcam.runs import Plan, Run, execute
 from unetcam.runs.explain import Explainer
-from unetcam.runs.loop import Silent, chunks, dataset_of, settings_of
+from unetcam.runs.loop import Silent, chunks, dataset_of
 from unetcam.runs.read_ahead import read_ahead
 from unetcam.runs.spec import TARGET_KINDS
 
@@ -45,8 +45,8 @@ class Recorder(Silent):
         self.notes.append(text)
 
 
-def run(ready: Plan, out: Path, **options: Any) -> RunData:
-    return execute(ready.network.module, ready.samples, ready.skipped, ready.config, out, **options)
+def run(ready: Plan, out: Path, **options: Any) -> Run:
+    return execute(ready.network.module, ready.samples, ready.skipped, ready.spec, out, **options)
 
 
 def mixed(index: int) -> tuple[int, int]:
@@ -111,7 +111,7 @@ def test_the_numbers_are_those_of_the_maps_brought_back_one_image_at_a_time(
 ) -> None:
     ready = plan(tmp_path, 4, size=mixed, target=kind)
     rows = run(ready, tmp_path / "run").rows
-    dataset = dataset_of(ready.samples, ready.config)
+    dataset = dataset_of(ready.samples, ready.spec)
     explained = 0
     for position, sample in enumerate(ready.samples):
         item = dataset[position]
@@ -221,7 +221,7 @@ def test_only_the_image_that_makes_a_batch_fail_is_skipped(tmp_path: Path) -> No
     torch.manual_seed(0)
     model = FailsOnBright(ready.network.module)
     layers = ("net.up1", "net.up2")
-    config = type(ready.config).from_dict({**ready.config.to_dict(), "layers": layers})
+    config = ready.spec.settled(layers=tuple(layers))
     found = execute(model, ready.samples, [], config, tmp_path / "run")
     assert sorted(set(found.rows["image"])) == ["im00", "im02", "im03", "im05"]
     bright, dark = found.skipped
@@ -242,7 +242,7 @@ def test_what_workers_send_is_what_was_read(tmp_path: Path) -> None:
     write_data(tmp_path, 3, mixed)
     (tmp_path / "images" / "im01.png").write_bytes(b"not an image")
     ready = plan(tmp_path)
-    dataset = dataset_of(ready.samples, ready.config)
+    dataset = dataset_of(ready.samples, ready.spec)
     for index, sent in zip((2, 1, 0), read_ahead(dataset, (2, 1, 0), 2), strict=True):
         read = dataset[index]
         if isinstance(read, Skipped) or isinstance(sent, Skipped):
@@ -260,7 +260,7 @@ def test_what_workers_send_is_what_was_read(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_told_in_one_sentence(tmp_path: Path) -> None:
     ready = plan(tmp_path, 4)
-    dataset = dataset_of(ready.samples, ready.config)
+    dataset = dataset_of(ready.samples, ready.spec)
     with pytest.raises(RunError, match="fewer --workers"):
         list(read_ahead(_Deadly(dataset), range(4), 1))  # type: ignore[arg-type]
 
@@ -304,27 +304,25 @@ def test_a_truth_region_fits_a_network_with_smaller_logits(tmp_path: Path) -> No
 
     ready = plan(tmp_path, 3, target="truth")
     torch.manual_seed(0)
-    rows = execute(Half().eval(), ready.samples, [], ready.config, tmp_path / "run").rows
+    rows = execute(Half().eval(), ready.samples, [], ready.spec, tmp_path / "run").rows
     assert set(rows["image"]) == {"im00", "im01", "im02"}
     assert rows["truth_energy"].notna().any()
 
 
-def test_pictures_are_in_the_images_own_frame_and_scaled_to_one(tmp_path: Path) -> None:
+def test_what_is_explained_is_in_the_images_own_frame_and_scaled_to_one(tmp_path: Path) -> None:
     ready = plan(tmp_path, 2, size=lambda i: (17, 33))
-    dataset = dataset_of(ready.samples, ready.config)
+    dataset = dataset_of(ready.samples, ready.spec)
     items = [item for item in (dataset[0], dataset[1]) if not isinstance(item, Skipped)]
-    config = ready.config
-    with Explainer(
-        ready.network.module, config.layers, config.strides, settings_of(config)
-    ) as explainer:
-        pictures = explainer.pictures(items)
-    for item, picture in zip(items, pictures, strict=True):
-        assert picture.item is item
-        assert picture.prediction.shape == item.truth.shape == (17, 33)
-        for index in range(3):
-            scaled = picture.scaled("up1", index)
-            assert scaled.shape == (17, 33)
-            assert scaled.max() in (0.0, 1.0)
+    with Explainer(ready.network.module, ready.spec) as explainer:
+        (batch,) = explainer.explained(items)
+        alone = [next(explainer.explained([item])) for item in items]
+    assert batch.items == tuple(items)
+    assert batch.prediction.shape == (2, 17, 33)
+    assert batch.maps("up1").shape == (2, 3, 17, 33)
+    for index in range(3):
+        scaled = alone[1].scaled("up1", index)
+        assert scaled.shape == (17, 33)
+        assert scaled.max() in (0.0, 1.0)
 
 
 def test_mixed_precision_gives_nearly_the_same_overlap(tmp_path: Path) -> None:
@@ -340,7 +338,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     peaks = {}
     for count in (16, 16, 64):  # the first fills caches
         tracemalloc.start()
-        config = type(ready.config).from_dict({**ready.config.to_dict(), "samples": count})
+        config = ready.spec.settled(samples=count)
         execute(
             ready.network.module, ready.samples[:count], [], config, tmp_path / f"run{count}",
             force=True,
@@ -355,6 +353,6 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 def test_images_in_a_tile_of_their_size_give_the_same_rows(tmp_path: Path) -> None:
     whole = run(plan(tmp_path, 2, batch_size=1), tmp_path / "run").rows
     ready = plan(tmp_path, 2, batch_size=None, tile=(24, 20), overlap=4)
-    assert (ready.config.tile, ready.config.batch_size) == ((24, 20), 1)
+    assert (ready.spec.tile, ready.spec.batch_size) == ((24, 20), 1)
     tiled = run(ready, tmp_path / "tiled").rows
     pd.testing.assert_frame_equal(tiled, whole, rtol=1e-4, atol=1e-6)

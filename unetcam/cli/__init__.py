@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except UnetcamError as error:
-        return complain(str(error))
+        return complain(error.as_flags())
     except KeyboardInterrupt:
         return 130
     except OSError as error:

@@ -42,16 +42,17 @@ def compare(
     Gives means, their difference and a paired test (Wilcoxon's signed-rank test, with Holm's
     correction over the whole table) as a Markdown table.
     """
-    chosen = options.read_names("--metrics", metrics)
+    chosen = options.read_names(metrics, "metrics")
     if out is not None and out.exists() and not force:
         raise options.OptionError(
-            f"'{out}' is there already: name another file, or add --force to replace it."
+            f"'{out}' is there already: name another file, or add force=True to replace it.",
+            option="force",
         )
-    from unetcam.runs import RunData
+    from unetcam.runs import Run
     from unetcam.runs import compare as compare_runs
     from unetcam.runs.files import write_text
 
-    found = compare_runs(RunData.load(run_a), RunData.load(run_b), chosen)
+    found = compare_runs(Run.load(run_a), Run.load(run_b), chosen)
     if out is not None:
         write_text(out, found.markdown())
     if json:

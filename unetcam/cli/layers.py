@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from unetcam.cli import options
 from unetcam.cli.console import RichProgress, print_json
 
@@ -14,40 +16,18 @@ EPILOG = """
 """
 
 
-def layers(
-    model: options.Model,
-    size: options.Size = None,
-    channels: options.Channels = None,
-    checkpoint: options.Checkpoint = None,
-    model_args: options.ModelArgs = None,
-    key: options.Key = None,
-    allow_pickle: options.AllowPickle = False,
-    device: options.Device = "auto",
-    json: options.Json = False,
-) -> None:
+@options.takes("checkpoint", "model_args", "key", "allow_pickle", "channels", "size", "device")
+def layers(model: options.Model, json: options.Json = False, **given: Any) -> None:
     """List a network's layers: name, stage, stride, channels, size and where skips enter.
 
     Below the table the network is drawn as a U: the encoder on the left, and on the right what is
     explained, deepest first.
     """
-    size_read = options.read_size(size)
     with RichProgress(json) as progress:
         progress.step("loading")
-        from unetcam.runs import ModelRequest, open_network
+        from unetcam.runs import Spec, open_network
 
-        network = open_network(
-            ModelRequest(
-                model,
-                checkpoint=checkpoint,
-                model_args=model_args or (),
-                key=key,
-                allow_pickle=allow_pickle,
-                device=device,
-                channels=channels,
-                size=size_read,
-            ),
-            must_be_trained=False,
-        )
+        network = open_network(Spec.of(model=model, **given), must_be_trained=False)
     if json:
         print_json(
             {

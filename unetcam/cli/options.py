@@ -1,10 +1,14 @@
-"""The options that several commands share, and how their texts are read."""
+"""The options that several commands share: the flags of a spec, and how their texts are read."""
 
 from __future__ import annotations
 
+import inspect
+import os
+from collections.abc import Callable
 from enum import Enum
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -41,6 +45,95 @@ _NETWORK, _MAPS, _DATA, _MEASURES, _RUNNING = (
     "The measures",
     "Running",
 )
+
+
+def read_size(text: str | None, option: str = "size") -> tuple[int, ...] | None:
+    """Read HxW, or DxHxW.
+
+    >>> read_size("128x256")
+    (128, 256)
+    >>> read_size("96x96x64")
+    (96, 96, 64)
+    """
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) not in (2, 3) or not all(side.isdecimal() and int(side) for side in sides):
+        raise OptionError(
+            f"{option}='{text}' is no size: give height x width, as in 256x256.", option=option
+        )
+    return tuple(map(int, sides))
+
+
+def read_tile(text: str | None) -> tuple[int, ...] | None:
+    """Read one side for all, HxW, or DxHxW.
+
+    >>> read_tile("512"), read_tile("96x96x64")
+    ((512,), (96, 96, 64))
+    """
+    if text is not None and text.isdecimal() and int(text):
+        return (int(text),)
+    return read_size(text, "tile")
+
+
+def read_numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Read numbers with commas between them.
+
+    >>> read_numbers("0.5, 0.25", "mean")
+    (0.5, 0.25)
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(
+            f"{option}='{text}' is no list of numbers: give one per channel, as in "
+            "0.485,0.456,0.406.",
+            option=option,
+        ) from error
+
+
+def read_names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """Read names with commas between them.
+
+    >>> read_names("up1, up2", "layers")
+    ('up1', 'up2')
+    """
+    if text is None:
+        return None
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise OptionError(
+            f"{option}='{text}' names nothing somewhere: put a name between commas.", option=option
+        )
+    return names
+
+
+def choose_workers(given: int | None) -> int:
+    """The number of reading processes: as given, or one for each further core, at most 4."""
+    if given is not None:
+        return given
+    known = getattr(os, "sched_getaffinity", None)
+    cores = len(known(0)) if known is not None else (os.cpu_count() or 1)
+    return max(0, min(4, cores - 1))
+
+
+def _mean(text: str | None) -> Any:
+    return read_numbers(text, "mean")
+
+
+def _std(text: str | None) -> Any:
+    return read_numbers(text, "std")
+
+
+def _layers(text: str | None) -> Any:
+    return read_names(text, "layers")
+
+
+def _size(text: str | None) -> Any:
+    return read_size(text)
+
 
 Model = Annotated[
     str,
@@ -93,6 +186,7 @@ Size = Annotated[
     str | None,
     typer.Option(
         metavar="HxW",
+        callback=_size,
         help="Bring every image to this size, as in 256x256; by default images keep their size "
         "and are only filled up to what the network's stride needs. Volumes always keep theirs: "
         "a 3-D network is only looked at in it, as in 96x96x96.",
@@ -111,6 +205,7 @@ Mean = Annotated[
     str | None,
     typer.Option(
         metavar="A,B,...",
+        callback=_mean,
         help="Mean of each channel that the network was trained with, on values in [0, 1].",
         rich_help_panel=_DATA,
     ),
@@ -119,6 +214,7 @@ Std = Annotated[
     str | None,
     typer.Option(
         metavar="A,B,...",
+        callback=_std,
         help="Standard deviation of each channel, likewise.",
         rich_help_panel=_DATA,
     ),
@@ -136,6 +232,7 @@ Layers = Annotated[
     str | None,
     typer.Option(
         metavar="A,B,...",
+        callback=_layers,
         help="The layers to explain; every decoder layer by default (see unetcam layers).",
         rich_help_panel=_MAPS,
     ),
@@ -159,6 +256,7 @@ Tile = Annotated[
     str | None,
     typer.Option(
         metavar="HxW|DxHxW",
+        callback=read_tile,
         help="Explain images and volumes that don't fit in tiles of this size, a multiple of the "
         "network's stride, as in 512x512 or 96x96x96; one number for all sides.",
         rich_help_panel=_RUNNING,
@@ -217,72 +315,158 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object instead of text.", rich_help_panel=_RUNNING),
 ]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="The images, or for a 3-D network volumes.", rich_help_panel=_DATA
+    ),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The masks, named like the images.", rich_help_panel=_DATA),
+]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A csv or json file with columns image and mask, instead of two folders.",
+        rich_help_panel=_DATA,
+    ),
+]
+Classes = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES|FILE",
+        show_default=False,
+        help="The classes in the order of the network's channels, as in background,cell; or a "
+        "txt, csv, json or yaml file with names, mask values and colours.",
+        rich_help_panel=_DATA,
+    ),
+]
+ClassNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES|FILE",
+        help="The classes' names; class 0 and so on by default.",
+        rich_help_panel=_DATA,
+    ),
+]
+IgnoreIndex = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="The mask value of pixels that count nowhere.", rich_help_panel=_DATA
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Take the first N images only.", rich_help_panel=_DATA),
+]
+Band = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Width of the band along a contour, of volumes in voxels; 2 % of the image's "
+        "diagonal by default.",
+        rich_help_panel=_MEASURES,
+    ),
+]
+Threshold = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="The share of a map's maximum above which it counts in the overlap.",
+        rich_help_panel=_MEASURES,
+    ),
+]
+RunFolder = Annotated[
+    Path,
+    typer.Option(
+        metavar="RUN",
+        show_default=False,
+        help="The folder that is written.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+ForceRun = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace another run in RUN; only files that a run wrote are deleted.",
+        rich_help_panel=_RUNNING,
+    ),
+]
 DATA, MAPS, MEASURES, NETWORK, RUNNING = _DATA, _MAPS, _MEASURES, _NETWORK, _RUNNING
 
-
-def read_size(text: str | None, option: str = "--size") -> tuple[int, ...] | None:
-    """Read HxW, or DxHxW.
-
-    >>> read_size("128x256")
-    (128, 256)
-    >>> read_size("96x96x64")
-    (96, 96, 64)
-    """
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) not in (2, 3) or not all(side.isdecimal() and int(side) for side in sides):
-        raise OptionError(f"{option} {text} is no size: give height x width, as in 256x256.")
-    return tuple(map(int, sides))
-
-
-def read_tile(text: str | None) -> tuple[int, ...] | None:
-    """Read one side for all, HxW, or DxHxW.
-
-    >>> read_tile("512"), read_tile("96x96x64")
-    ((512,), (96, 96, 64))
-    """
-    if text is not None and text.isdecimal() and int(text):
-        return (int(text),)
-    return read_size(text, "--tile")
-
-
-def read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Read numbers with commas between them.
-
-    >>> read_numbers("--mean", "0.5, 0.25")
-    (0.5, 0.25)
-    """
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise OptionError(
-            f"{option} {text} is no list of numbers: give one per channel, as in 0.485,0.456,0.406."
-        ) from None
+#: The flags that are fields of a spec: their names, what the command line takes, their defaults.
+SPEC: dict[str, tuple[Any, Any]] = {
+    "checkpoint": (Checkpoint, None),
+    "model_args": (ModelArgs, None),
+    "key": (Key, None),
+    "allow_pickle": (AllowPickle, False),
+    "channels": (Channels, None),
+    "images": (Images, None),
+    "masks": (Masks, None),
+    "manifest": (Manifest, None),
+    "ignore_index": (IgnoreIndex, None),
+    "limit": (Limit, None),
+    "size": (Size, None),
+    "resize_mode": (Resize, ResizeMode.PAD),
+    "mean": (Mean, None),
+    "std": (Std, None),
+    "max_value": (MaxValue, None),
+    "orientation": (Orientation, "RAS"),
+    "layers": (Layers, None),
+    "method": (Method, "gradcam"),
+    "target": (Target, TargetName.CLASS),
+    "band": (Band, None),
+    "threshold": (Threshold, 0.5),
+    "tile": (Tile, None),
+    "overlap": (Overlap, None),
+    "device": (Device, "auto"),
+    "amp": (Amp, False),
+    "batch_size": (BatchSize, None),
+    "seed": (Seed, 0),
+}
+_PANELS = (None, _NETWORK, _DATA, _MAPS, _MEASURES, _RUNNING)
 
 
-def read_names(option: str, text: str | None) -> tuple[str, ...] | None:
-    """Read names with commas between them.
+def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these flags of a spec; their values come as keyword arguments."""
 
-    >>> read_names("--layers", "up1, up2")
-    ('up1', 'up2')
-    """
-    if text is None:
-        return None
-    names = tuple(part.strip() for part in text.split(","))
-    if not all(names):
-        raise OptionError(f"{option} '{text}' names nothing somewhere: put a name between commas.")
-    return names
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        further = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=SPEC[name][1],
+                annotation=SPEC[name][0],
+            )
+            for name in names
+        ]
+        parameters = sorted([*own, *further], key=_panel)
+
+        @wraps(command)
+        def called(**given: Any) -> None:
+            command(
+                **{
+                    name: value.value if isinstance(value, Enum) else value
+                    for name, value in given.items()
+                }
+            )
+
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in parameters}
+        return called
+
+    return decorate
 
 
-def choose_workers(asked: int | None) -> int:
-    """The number of reading processes: as asked, or one for each further core, at most 4."""
-    import os
-
-    if asked is not None:
-        return asked
-    known = getattr(os, "sched_getaffinity", None)
-    cores = len(known(0)) if known is not None else (os.cpu_count() or 1)
-    return max(0, min(4, cores - 1))
+def _panel(parameter: inspect.Parameter) -> int:
+    (info,) = parameter.annotation.__metadata__
+    return _PANELS.index(getattr(info, "rich_help_panel", None))

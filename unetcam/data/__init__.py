@@ -3,13 +3,14 @@
 from unetcam.data.channels import for_display, to_channels
 from unetcam.data.class_table import ClassTable
 from unetcam.data.dataset import Item, SegmentationDataset, collate
+from unetcam.data.formats import read_image, read_picture
 from unetcam.data.frames import Frame
-from unetcam.data.images import Picture
 from unetcam.data.masks import read_mask
 from unetcam.data.pairing import find_samples
+from unetcam.data.pictures import Picture
 from unetcam.data.preprocessing import Prepared, Preprocessing
-from unetcam.data.reading import read_image, read_picture
 from unetcam.data.samples import IGNORE, Sample, Skipped, require_any
+from unetcam.data.sources import Source, open_source
 
 __all__ = [
     "IGNORE",
@@ -22,9 +23,11 @@ __all__ = [
     "Sample",
     "SegmentationDataset",
     "Skipped",
+    "Source",
     "collate",
     "find_samples",
     "for_display",
+    "open_source",
     "read_image",
     "read_mask",
     "read_picture",

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unetcam.data.images import Pixels
+from unetcam.data.pictures import Pixels
 from unetcam.errors import DataError
 
 _LUMA = (0.299, 0.587, 0.114)

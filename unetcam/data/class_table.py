@@ -14,8 +14,7 @@ from typing import Any
 
 import yaml
 
-from unetcam.data.formats import require_file
-from unetcam.data.samples import shown
+from unetcam.data.files import require_file, shown
 from unetcam.errors import DataError
 
 Colour = tuple[int, int, int]

@@ -11,11 +11,13 @@ from torch.utils.data import Dataset
 
 from unetcam.data.channels import for_display, to_channels
 from unetcam.data.class_table import ClassTable
-from unetcam.data.images import Pixels
+from unetcam.data.files import shown
+from unetcam.data.formats import read_picture
 from unetcam.data.masks import read_mask
+from unetcam.data.pictures import Pixels
 from unetcam.data.preprocessing import Prepared, Preprocessing
-from unetcam.data.reading import read_picture
-from unetcam.data.samples import IGNORE, Sample, Skipped, readable, shown
+from unetcam.data.samples import IGNORE, Sample, Skipped
+from unetcam.data.volumes import open_volume
 from unetcam.errors import DataError, UnetcamError
 
 
@@ -34,12 +36,16 @@ class Item:
     truth : ndarray, shape (H, W) or (D, H, W), int64
         Class indices in the image's own frame; ``IGNORE`` (-1) where a pixel is left out, and
         everywhere if there is no mask.
+    spacing : (float, float, float) or None
+        Of a whole volume a voxel's sides in millimetres, from left to right, back to front and
+        feet to head; None where they are not known.
     """
 
     sample: Sample
     prepared: Prepared
     image: NDArray[np.uint8]
     truth: NDArray[np.int64]
+    spacing: tuple[float, float, float] | None = None
 
 
 class SegmentationDataset(Dataset[Item | Skipped]):
@@ -97,34 +103,38 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         try:
             return self._item(sample)
         except UnetcamError as error:
-            return Skipped(sample.id, readable(sample.image), str(error))
+            return Skipped(sample.id, sample.file, str(error))
         except MemoryError:
-            reason = f"{shown(sample.image)} does not fit into memory; cut it into tiles"
-            return Skipped(sample.id, readable(sample.image), reason)
+            reason = f"'{sample.id}' does not fit into memory; cut it into tiles"
+            return Skipped(sample.id, sample.file, reason)
 
     def _item(self, sample: Sample) -> Item:
+        if sample.image is None:
+            raise DataError(f"'{sample.id}' lies in no file; read it from its own source")
         picture = read_picture(sample.image, plane=sample.plane, orientation=sample.orientation)
         try:
             pixels = to_channels(picture.pixels, self.preprocessing.channels, alpha=picture.alpha)
         except DataError as error:
             raise DataError(f"{shown(sample.image)} {error}") from error
-        _require_finite(sample, pixels)
+        require_finite(shown(sample.image), pixels)
         if sample.mask is None:
             truth = np.full(picture.size, IGNORE, dtype=np.int64)
             prepared = self.preprocessing(pixels)
         else:
             truth = read_mask(sample, self.classes, image=picture)
             prepared = self.preprocessing(pixels, truth)
-        return Item(sample, prepared, for_display(picture.pixels, alpha=picture.alpha), truth)
+        display = for_display(picture.pixels, alpha=picture.alpha)
+        whole = sample.orientation is not None
+        spacing = open_volume(sample.image).spacing if whole else None
+        return Item(sample, prepared, display, truth, spacing)
 
 
-def _require_finite(sample: Sample, pixels: Pixels) -> None:
+def require_finite(name: str, pixels: Pixels) -> None:
+    """Raise a `DataError` for an image with NaN or infinity."""
     if pixels.dtype.kind == "f":
         count = int(pixels.size - np.isfinite(pixels).sum())
         if count:
-            raise DataError(
-                f"{shown(sample.image)} holds {count} values that are NaN or infinite; replace them"
-            )
+            raise DataError(f"{name} holds {count} values that are NaN or infinite; replace them")
 
 
 def collate(items: Sequence[Item | Skipped]) -> list[Item | Skipped]:

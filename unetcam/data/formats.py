@@ -1,50 +1,117 @@
-"""Which files of a folder are images, and what they are called."""
+"""The formats that are read, each named once: its suffixes, its reader, its writer."""
 
 from __future__ import annotations
 
 import os
-import stat
-import unicodedata
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from unetcam.data.samples import Skipped, readable, shown
-from unetcam.errors import DataError
+from unetcam.data.arrays import read_array
+from unetcam.data.channels import to_channels
+from unetcam.data.files import key_of, mistaken_for, readable, require_file, shown, split_suffix
+from unetcam.data.images import read_with_pillow
+from unetcam.data.pictures import MAX_PIXELS, Picture, Pixels, Reading
+from unetcam.data.samples import Skipped
+from unetcam.data.tiff import read_tiff
+from unetcam.data.whole_volumes import read_volume
+from unetcam.errors import DataError, UnetcamError
 
-PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
-NUMPY_SUFFIXES = frozenset({".npy", ".npz"})
-VOLUME_SUFFIXES = frozenset({".nii", ".nii.gz", ".nrrd"})
-IMAGE_SUFFIXES = PILLOW_SUFFIXES | TIFF_SUFFIXES | NUMPY_SUFFIXES | VOLUME_SUFFIXES
+Reader = Callable[[Path, Reading], Picture]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes
+    ----------
+    name : str
+        What a person calls it.
+    suffixes : tuple of str
+        In lower case, with their dots.
+    read : callable
+        From a path and a `Reading` to a `Picture`. It raises what it likes for a damaged file:
+        `read_picture` makes it an error that names the file.
+    volume : bool
+        Whether it always holds a volume with directions, of which a slice is read.
+    lossy : bool
+        Whether saving blurs values: then it can't hold class indices.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Reader
+    volume: bool = False
+    lossy: bool = False
+
+
+FORMATS: Final[list[Format]] = []
+"""Every format, in the order in which messages name them."""
+
+_BY_SUFFIX: dict[str, Format] = {}
+
+
+def register(one: Format) -> Format:
+    """Add a format; whatever lists, finds, reads or names formats knows it from then on.
+
+    Raises
+    ------
+    DataError
+        If one of its suffixes belongs to another format.
+    """
+    taken = sorted(set(one.suffixes) & _BY_SUFFIX.keys())
+    if taken:
+        raise DataError(f"the suffix {taken[0]} belongs to {_BY_SUFFIX[taken[0]].name} already")
+    FORMATS.append(one)
+    _BY_SUFFIX.update(dict.fromkeys(one.suffixes, one))
+    return one
+
+
+register(Format("PNG", (".png",), read_with_pillow))
+register(Format("JPEG", (".jpg", ".jpeg", ".jfif", ".jpe"), read_with_pillow, lossy=True))
+register(Format("TIFF", (".tif", ".tiff"), read_tiff))
+register(Format("WebP", (".webp",), read_with_pillow, lossy=True))
+register(Format("BMP", (".bmp", ".dib"), read_with_pillow))
+register(Format("GIF", (".gif",), read_with_pillow))
+register(Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), read_with_pillow))
+register(Format("NPY", (".npy",), read_array))
+register(Format("NPZ", (".npz",), read_array))
+register(Format("NIfTI", (".nii", ".nii.gz"), read_volume, volume=True))
+register(Format("NRRD", (".nrrd",), read_volume, volume=True))
 
 # Images of another kind are named in the report; anything else in the folder (notes, tables,
 # system files) is no business of ours.
 _OTHER_IMAGES = frozenset(
-    {".bmp", ".gif", ".webp", ".heic", ".avif", ".jp2", ".dcm", ".nhdr", ".mha", ".mhd"}
-    | {".svs", ".czi", ".lif", ".h5", ".hdr", ".img"}
+    {".heic", ".avif", ".jp2", ".dcm", ".nhdr", ".mha", ".mhd", ".mgz", ".exr", ".tga", ".pcx"}
+    | {".svs", ".ndpi", ".czi", ".lif", ".nd2", ".h5", ".hdf5", ".zarr", ".hdr", ".img", ".mat"}
 )
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
 
 
-def split_suffix(name: str) -> tuple[str, str]:
-    """A file name's stem, and its suffix in lower case; ``.nii.gz`` is one suffix.
-
-    The stem is brought to Unicode's composed form (NFC), so that a name written on macOS pairs
-    with the same name written elsewhere.
+def format_of(path: Path) -> Format | None:
+    """The format that a file's name tells; None where it is none that is read.
 
     Examples
     --------
-    >>> split_suffix("Brain.01.NII.GZ")
-    ('Brain.01', '.nii.gz')
-    >>> split_suffix("cell.PNG")
-    ('cell', '.png')
+    >>> format_of(Path("t1.NII.gz")).name, format_of(Path("notes.txt"))
+    ('NIfTI', None)
     """
-    if name.lower().endswith(".nii.gz"):
-        stem, suffix = name[:-7], ".nii.gz"
-    else:
-        stem, extension = os.path.splitext(name)
-        suffix = extension.lower()
-    return unicodedata.normalize("NFC", stem), suffix
+    return _BY_SUFFIX.get(split_suffix(path.name)[1])
+
+
+def format_names() -> str:
+    """The formats in words, for messages.
+
+    Examples
+    --------
+    >>> format_names()
+    'PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, NPY, NPZ, NIfTI or NRRD'
+    """
+    *names, last = (one.name for one in FORMATS)
+    return f"{', '.join(names)} or {last}"
 
 
 def is_volume(path: Path) -> bool:
@@ -55,54 +122,131 @@ def is_volume(path: Path) -> bool:
     >>> is_volume(Path("t1.nii.gz")), is_volume(Path("t1.png"))
     (True, False)
     """
-    return split_suffix(path.name)[1] in VOLUME_SUFFIXES
+    found = format_of(path)
+    return found is not None and found.volume
 
 
-def is_nrrd(path: Path) -> bool:
-    """Whether a file is an NRRD volume, by its name.
+def read_picture(
+    path: Path,
+    *,
+    plane: int | None = None,
+    orientation: str | None = None,
+    indices: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Picture:
+    """Decode a file, upright, with what is known of its bands.
 
-    Examples
-    --------
-    >>> is_nrrd(Path("t1.NRRD")), is_nrrd(Path("t1.nii"))
-    (True, False)
-    """
-    return split_suffix(path.name)[1] == ".nrrd"
+    Parameters
+    ----------
+    path : Path
+        A file of any format in ``FORMATS``, told by the suffix in any case.
+    plane, orientation, indices, max_pixels
+        See :class:`~unetcam.data.pictures.Reading`.
 
-
-def key_of(relative: Path) -> str:
-    """A relative path without its suffix, with forward slashes: what images and masks pair by.
-
-    Examples
-    --------
-    >>> key_of(Path("ward/p1.tiff"))
-    'ward/p1'
-    """
-    folders = [unicodedata.normalize("NFC", part) for part in relative.parent.parts]
-    return "/".join([*folders, split_suffix(relative.name)[0]])
-
-
-def require_file(path: Path) -> None:
-    """Make sure that a path is a file that can be opened without waiting.
+    Returns
+    -------
+    Picture
 
     Raises
     ------
     DataError
-        If nothing is there, a link leads nowhere, it is a folder, a pipe or a device, or it is
-        empty.
+        If the file is missing, damaged, too large, or of a kind that isn't read.
+    """
+    path = Path(path)
+    known = format_of(path)
+    if known is None:
+        raise DataError(f"{shown(path)} is of a kind that isn't read; give {format_names()}")
+    require_file(path)
+    with decoding(path, known.name):
+        return known.read(path, Reading(indices, plane, orientation, max_pixels))
+
+
+@contextmanager
+def decoding(path: Path, kind: str) -> Iterator[None]:
+    """Whatever a decoder raises for a damaged file becomes a `DataError` that names the file.
+
+    Decoders of six libraries raise every kind of exception for a file that is damaged. The cause
+    stays chained to the error.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for the message.
+    kind : str
+        What it should be.
     """
     try:
-        status = path.stat()
-    except OSError as error:
-        if path.is_symlink():
-            raise DataError(
-                f"{shown(path)} is a link to a file that does not exist; mend or remove the link"
-            ) from error
-        cause = "does not exist" if isinstance(error, FileNotFoundError) else "can't be opened"
-        raise DataError(f"{shown(path)} {cause}; check the path and its permissions") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{shown(path)} is no regular file; give an image file")
-    if status.st_size == 0:
-        raise DataError(f"{shown(path)} is empty (0 bytes); write it again")
+        yield
+    except UnetcamError as error:
+        if shown(path) in str(error):
+            raise
+        raise DataError(f"{shown(path)} can't be read: {error}", option=error.options) from error
+    except MemoryError as error:
+        raise DataError(f"{shown(path)} does not fit into memory; cut it into tiles") from error
+    except Exception as error:
+        try:
+            known = mistaken_for(path)
+        except OSError:
+            known = None
+        cause = known or (
+            "it is damaged, cut short, or of another format than its name says; write it again"
+        )
+        raise DataError(f"{shown(path)} can't be read as {kind}; {cause}") from error
+
+
+def read_image(
+    path: Path,
+    *,
+    channels: int | None = None,
+    plane: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Pixels:
+    """Read an image file.
+
+    Parameters
+    ----------
+    path : Path
+        A file of any format in ``FORMATS`` (TIFF with 8, 16, 32 bits or float and any number of
+        bands). The EXIF orientation is applied. Of a bare array's three axes, the shorter one of
+        the first and the last holds the bands.
+    channels : int, optional
+        Bands to convert to by the rules of `to_channels`; None leaves them as the file has them.
+    plane : int, optional
+        The axial slice of a NIfTI or NRRD volume, counted from the feet, the front of the body
+        up and its left at the left.
+    max_pixels : int
+        Nothing larger is decoded.
+
+    Returns
+    -------
+    ndarray, shape (H, W, C)
+        An integer type or float32; values as the file has them, save that truth values and
+        images of 1 bit become 0 and 255, and palettes become colours.
+
+    Raises
+    ------
+    DataError
+        If the file can't be read, or its bands can't be brought to `channels`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "grey.npy"
+    ...     np.save(path, np.ones((4, 6), np.float64))
+    ...     image = read_image(path, channels=3)
+    >>> image.shape, image.dtype
+    ((4, 6, 3), dtype('float32'))
+    """
+    path = Path(path)
+    picture = read_picture(path, plane=plane, max_pixels=max_pixels)
+    if channels is None:
+        return picture.pixels
+    try:
+        return to_channels(picture.pixels, channels, alpha=picture.alpha)
+    except DataError as error:
+        raise DataError(f"{shown(path)} {error}") from error
 
 
 def walk(folder: Path, without: Collection[Path] = ()) -> tuple[list[Path], list[Skipped]]:
@@ -148,12 +292,12 @@ def walk(folder: Path, without: Collection[Path] = ()) -> tuple[list[Path], list
                 continue
             suffix = split_suffix(name)[1]
             path = here / name
-            if suffix in IMAGE_SUFFIXES:
+            if suffix in _BY_SUFFIX:
                 files.append(path)
             elif suffix in _OTHER_IMAGES:
                 reason = (
-                    f"{shown(path)} is of a kind that isn't read ({suffix}); convert it to PNG, "
-                    "TIFF, NPY, NIfTI or NRRD"
+                    f"{shown(path)} is of a kind that isn't read ({suffix}); convert it to "
+                    f"{format_names()}"
                 )
                 skipped.append(
                     Skipped(readable(key_of(path.relative_to(folder))), readable(path), reason)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from unetcam.data.class_table import ClassTable
-from unetcam.data.formats import key_of, walk
-from unetcam.data.samples import shown
+from unetcam.data.files import key_of, shown
+from unetcam.data.formats import walk
 
 MASK_ENDINGS: Final = ("_mask", "_masks", "_label", "_labels", "_seg", "_gt")
 _CLASS_SEPARATORS: Final = ("_", "-", "/")

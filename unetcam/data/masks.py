@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetcam.data.class_table import ClassTable, Colour
-from unetcam.data.images import Picture, Pixels, upright
-from unetcam.data.reading import read_picture
-from unetcam.data.samples import IGNORE, Sample, shown
+from unetcam.data.files import shown
+from unetcam.data.formats import format_of, read_picture
+from unetcam.data.pictures import Picture, Pixels, upright
+from unetcam.data.samples import IGNORE, Sample
 from unetcam.errors import DataError
 
 Indices = NDArray[np.int64]
@@ -62,7 +63,7 @@ def read_mask(
     """
     if isinstance(source, Sample):
         if source.mask is None:
-            raise DataError(f"{shown(source.image)} has no mask; name its mask file")
+            raise DataError(f"'{source.id}' has no mask; name its mask file")
         if isinstance(source.mask, tuple):
             return _from_class_files(source, source.mask, classes, image)
         return _from_one_file(source, source.mask, classes, image)
@@ -116,17 +117,45 @@ def _by(size: tuple[int, ...]) -> str:
     return " x ".join(map(str, size))
 
 
-def _from_values(path: Path, pixels: Pixels, classes: ClassTable) -> Indices:
-    numbers = _whole_numbers(path, pixels)
+def indices_of(name: str, pixels: Pixels, classes: ClassTable, *, lossy: bool = False) -> Indices:
+    """Class indices of mask values, by the values of a class table.
+
+    Parameters
+    ----------
+    name : str
+        What the mask is called in an error.
+    pixels : ndarray
+        Values of any shape and real type.
+    classes : ClassTable
+    lossy : bool
+        Whether the file's format blurs values, for the remedy.
+
+    Returns
+    -------
+    ndarray, int64
+        Of the same shape; ``IGNORE`` (-1) where a value is left out.
+
+    Raises
+    ------
+    DataError
+        For fractions, and for a value that the table doesn't know.
+    """
+    numbers = _whole_numbers(name, pixels)
     narrow = numbers.dtype in (np.uint8, np.uint16)
     present = np.flatnonzero(np.bincount(numbers.ravel())) if narrow else np.unique(numbers)
     known, indices = _value_codes(present, classes)
     unknown = present[_look_up(present, known, indices) == _UNKNOWN]
     if unknown.size:
-        raise DataError(_unknown_values(path, unknown, classes))
+        raise DataError(_unknown_values(name, unknown, classes, lossy))
     if narrow:
         return _look_up(np.arange(np.iinfo(numbers.dtype).max + 1), known, indices)[numbers]
     return _look_up(numbers, known, indices)
+
+
+def _from_values(path: Path, pixels: Pixels, classes: ClassTable) -> Indices:
+    known = format_of(path)
+    lossy = known is not None and known.lossy
+    return indices_of(f"the mask {shown(path)}", pixels, classes, lossy=lossy)
 
 
 def _value_codes(present: Pixels, classes: ClassTable) -> tuple[Indices, Indices]:
@@ -141,15 +170,12 @@ def _value_codes(present: Pixels, classes: ClassTable) -> tuple[Indices, Indices
     return np.array(values, dtype=np.int64)[order], np.array(indices, dtype=np.int64)[order]
 
 
-def _whole_numbers(path: Path, pixels: Pixels) -> Pixels:
+def _whole_numbers(name: str, pixels: Pixels) -> Pixels:
     if pixels.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             whole = pixels.astype(np.int64)
         if not np.array_equal(whole, pixels):
-            raise DataError(
-                f"the mask {shown(path)} holds fractions or NaN; save class indices as whole "
-                "numbers"
-            )
+            raise DataError(f"{name} holds fractions or NaN; save class indices as whole numbers")
         return whole
     if pixels.dtype in (np.uint8, np.uint16):
         return pixels
@@ -158,18 +184,14 @@ def _whole_numbers(path: Path, pixels: Pixels) -> Pixels:
     return pixels.astype(np.int64)
 
 
-def _unknown_values(path: Path, unknown: Pixels, classes: ClassTable) -> str:
+def _unknown_values(name: str, unknown: Pixels, classes: ClassTable, lossy: bool) -> str:
     known = ", ".join(map(str, classes.values[:10])) + (", ..." if len(classes) > 10 else "")
-    lossy = path.suffix.lower() in (".jpg", ".jpeg")
     remedy = (
-        "JPEG blurs class indices, save masks as PNG"
+        "its format blurs class indices, save masks as PNG"
         if lossy
         else "mend the mask, or give the class table these values or an ignore index"
     )
-    return (
-        f"the mask {shown(path)} holds {_listed(unknown)}, but the classes have the values "
-        f"{known}; {remedy}"
-    )
+    return f"{name} holds {_listed(unknown)}, but the classes have the values {known}; {remedy}"
 
 
 def _listed(values: Pixels) -> str:
@@ -267,7 +289,7 @@ def _from_class_files(
             )
         result[inside] = index
     if result is None:
-        raise DataError(f"{shown(sample.image)} has no mask; name a file for one class at least")
+        raise DataError(f"'{sample.id}' has no mask; name a file for one class at least")
     result[result == _UNKNOWN] = sample.unlabelled
     return result
 

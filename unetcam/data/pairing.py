@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from unetcam.data.class_table import ClassTable
-from unetcam.data.formats import IMAGE_SUFFIXES, key_of, require_file, split_suffix, walk
+from unetcam.data.files import key_of, readable, require_file, shown
+from unetcam.data.formats import format_names, format_of, walk
 from unetcam.data.mask_index import MaskIndex, bare_name
-from unetcam.data.samples import IGNORE, Sample, Skipped, readable, shown
-from unetcam.data.whole_volumes import expand_volumes
+from unetcam.data.samples import IGNORE, Sample, Skipped
+from unetcam.data.volume_samples import expand_volumes
 from unetcam.errors import DataError
 
 Found = tuple[list[Sample], list[Skipped]]
@@ -123,11 +124,8 @@ def _find(images: Path, masks: Path | None, classes: ClassTable | None) -> Found
 
 
 def _single(image: Path, masks: Path | None, classes: ClassTable | None) -> Found:
-    if split_suffix(image.name)[1] not in IMAGE_SUFFIXES:
-        raise DataError(
-            f"{shown(image)} is of a kind that isn't read; give PNG, JPEG, TIFF, NPY, NPZ, "
-            "NIfTI or NRRD"
-        )
+    if format_of(image) is None:
+        raise DataError(f"{shown(image)} is of a kind that isn't read; give {format_names()}")
     key = key_of(Path(image.name))
     if masks is None or not masks.is_dir():
         return [Sample(readable(key), image, masks)], []
@@ -290,18 +288,18 @@ def _with_class_files(
     sample: Sample, mask: _Row, folder: Path, classes: ClassTable | None
 ) -> Sample | str:
     if classes is None:
-        return f"the entry of {shown(sample.image)} has a mask per class; give a class table too"
+        return f"the entry '{sample.id}' has a mask per class; give a class table too"
     files: dict[int, Path] = {}
     for key, value in mask.items():
         path = _path(value, folder)
         if key not in classes.names or path is None:
             return (
-                f"the entry of {shown(sample.image)} has a mask for '{readable(str(key))}' that is "
+                f"the entry '{sample.id}' has a mask for '{readable(str(key))}' that is "
                 f"no path or no class; the classes are {', '.join(classes.names)}"
             )
         files[classes.index(key)] = path
     if not files:
-        return f"the entry of {shown(sample.image)} has no mask; name a file for one class at least"
+        return f"the entry '{sample.id}' has no mask; name a file for one class at least"
     order = tuple(sorted(files))
     return replace(sample, mask=tuple(files[n] for n in order), mask_classes=order)
 

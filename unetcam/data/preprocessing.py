@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unetcam.data.channels import to_channels
 from unetcam.data.frames import Frame, Size
-from unetcam.data.images import Pixels
+from unetcam.data.pictures import Pixels
 from unetcam.data.samples import IGNORE
 from unetcam.errors import DataError
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from unetcam.data.files import readable
 from unetcam.errors import DataError
 
 IGNORE: Final = -1
@@ -23,13 +23,13 @@ class Sample:
     id : str
         Unique name within the data set: the path below the image folder without its suffix,
         with ``#z012`` behind it for a slice of a volume.
-    image : Path
-        The image's file.
+    image : Path or None
+        The image's file; None for an image that lies in memory.
     mask : Path, tuple of Path or None
         One mask, or one binary file per class, or no ground truth.
     plane : int or None
-        The axial slice of a NIfTI or NRRD volume, counted from the feet; None for any other file,
-        and for a whole volume.
+        The slice of a volume: of NIfTI and NRRD axial, counted from the feet; None for any other
+        file, and for a whole volume.
     mask_classes : tuple of int
         Class index of each file when `mask` is a tuple; empty otherwise.
     unlabelled : int
@@ -40,7 +40,7 @@ class Sample:
     """
 
     id: str
-    image: Path
+    image: Path | None
     mask: Path | tuple[Path, ...] | None = None
     plane: int | None = None
     mask_classes: tuple[int, ...] = ()
@@ -49,16 +49,26 @@ class Sample:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that the sample is read from, the image first.
+        """Every file that the sample is read from, the image first; empty in memory.
 
         Examples
         --------
         >>> [str(file) for file in Sample("a", Path("a.png"), Path("m/a.png")).files]
         ['a.png', 'm/a.png']
         """
+        return (() if self.image is None else (self.image,)) + self.mask_files
+
+    @property
+    def mask_files(self) -> tuple[Path, ...]:
+        """Every file that the ground truth is read from."""
         if self.mask is None:
-            return (self.image,)
-        return (self.image, *(self.mask if isinstance(self.mask, tuple) else (self.mask,)))
+            return ()
+        return self.mask if isinstance(self.mask, tuple) else (self.mask,)
+
+    @property
+    def file(self) -> str:
+        """The image's path as text that can be printed; its id where it lies in memory."""
+        return self.id if self.image is None else readable(self.image)
 
 
 @dataclass(frozen=True)
@@ -78,36 +88,6 @@ class Skipped:
     id: str
     file: str
     reason: str
-
-
-def readable(text: str | os.PathLike[str]) -> str:
-    r"""A path as text that can be printed and written on any machine.
-
-    Names on a disk may hold bytes that are no text and characters that break a line; both are
-    replaced by an escape.
-
-    Examples
-    --------
-    >>> readable("zellen/bild 1.png")
-    'zellen/bild 1.png'
-    >>> readable("a\nb.png")
-    'a\\nb.png'
-    """
-    name = os.fspath(text)
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in name
-    )
-
-
-def shown(path: Path) -> str:
-    """A file's name in quotes, for messages.
-
-    Examples
-    --------
-    >>> shown(Path("images/a.png"))
-    "'a.png'"
-    """
-    return f"'{readable(path.name)}'"
 
 
 def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
@@ -137,7 +117,8 @@ def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
         return
     if not skipped:
         raise DataError(
-            "no image was found; give a folder with PNG, JPEG, TIFF, NPY, NPZ, NIfTI or NRRD files"
+            "no image was found; give a folder with images (PNG, JPEG, TIFF and so on), NumPy "
+            "arrays or volumes"
         )
     first = "; ".join(entry.reason for entry in skipped[:3])
     rest = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""

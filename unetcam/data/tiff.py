@@ -1,23 +1,21 @@
-"""TIFF files, by tifffile; compressions that it can't undo alone by Pillow and OpenCV."""
+"""TIFF files, by tifffile and the decoders of imagecodecs."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from unetcam.data.images import (
+from unetcam.data.pictures import (
     Picture,
     Pixels,
+    Reading,
     bands_last,
-    bands_last_of_image,
+    exif_orientation,
     plain_values,
-    read_with_opencv,
-    require_size,
     upright,
 )
 from unetcam.errors import DataError
@@ -28,7 +26,7 @@ _BAND_AXES = "SC"
 _STACK_AXES = {"Z": "depth", "T": "time"}
 
 
-def read_tiff(path: Path, *, indices: bool) -> Picture:
+def read_tiff(path: Path, how: Reading) -> Picture:
     """Decode the first image of a TIFF file at full resolution.
 
     Bands may be samples of a page, or pages of their own; a stack over depth or time is refused.
@@ -37,8 +35,7 @@ def read_tiff(path: Path, *, indices: bool) -> Picture:
     ----------
     path : Path
         The file.
-    indices : bool
-        Read a palette's indices and the stored numbers rather than colours.
+    how : Reading
 
     Returns
     -------
@@ -47,39 +44,50 @@ def read_tiff(path: Path, *, indices: bool) -> Picture:
     Raises
     ------
     DataError
-        If it is a stack, in a colour space without RGB, or compressed in an unknown way.
+        If it is a stack, too large, in a colour space without RGB, or not what it declares.
     """
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         page: Any = series.keyframe
         tag = page.tags.get(_ORIENTATION_TAG)
-        orientation = int(tag.value) if tag is not None and 1 <= int(tag.value) <= 8 else 1
+        orientation = exif_orientation(1 if tag is None else tag.value)
         sides = sorted(series.shape, reverse=True)
-        require_size(sides[0], sides[1], int(np.prod(sides[2:], dtype=object)))
+        if len(sides) < 2 or series.dtype is None:
+            raise DataError(f"its image has the shape {series.shape}; give height and width")
+        bands = int(np.prod(sides[2:], dtype=object))
+        how.require_room(sides[:2], bands, series.dtype.itemsize)
+        _require_honest(page, path.stat().st_size)
         photometric = int(page.photometric)
         if photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK, _YCBCR):
             raise DataError("it is in a colour space that isn't read; convert it to RGB")
         alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
-        try:
-            array, displayed = series.asarray(), False
-        except (ImportError, KeyError, ValueError) as error:
-            if not isinstance(error, ImportError) and "imagecodecs" not in str(error):
-                raise
-            array, displayed = _other_decoder(path, page, indices), True
-        pixels = bands_last_of_image(array) if displayed else _bands(array, series.axes)
+        array = series.asarray()
+        if array.shape != series.shape or array.dtype != series.dtype:
+            raise DataError(
+                f"it declares {series.shape} values of {series.dtype} and holds {array.shape} of "
+                f"{array.dtype}; write it again"
+            )
+        pixels = _bands(array, series.axes)
         palette = None
         if photometric == _PALETTE and page.colormap is not None:
             colours = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-            if indices:
+            if how.indices:
                 palette = colours
-            elif not displayed:
+            else:
                 pixels = colours[pixels[..., 0]]
-        if not displayed:
-            pixels = _as_displayed(pixels, photometric, indices)
-    values = plain_values(pixels, indices=indices)
-    if not displayed:
-        values = upright(values, orientation)
-    return Picture(values, alpha, orientation, palette)
+        pixels = _as_displayed(pixels, photometric, how.indices)
+    values = upright(plain_values(pixels, indices=how.indices), orientation)
+    return Picture(values, alpha, orientation, palette, photometric == _MINISWHITE)
+
+
+def _require_honest(page: Any, size: int) -> None:
+    """Refuse a page whose parts lie beyond the file, or that is written for no decoder here."""
+    if any(
+        offset < 0 or count < 0 or offset + count > size
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
+        if count
+    ):
+        raise DataError("it tells of pixels beyond the end of the file; write it again")
 
 
 def _bands(array: Pixels, axes: str) -> Pixels:
@@ -99,10 +107,10 @@ def _bands(array: Pixels, axes: str) -> Pixels:
 
 
 def _as_displayed(pixels: Pixels, photometric: int, indices: bool) -> Pixels:
-    if photometric == _MINISWHITE and pixels.dtype.kind == "b":
-        return ~pixels
     if indices:
         return pixels
+    if photometric == _MINISWHITE and pixels.dtype.kind == "b":
+        return ~pixels
     if photometric == _MINISWHITE and pixels.dtype.kind == "u":
         return np.iinfo(pixels.dtype).max - pixels
     if photometric == _CMYK:
@@ -111,26 +119,4 @@ def _as_displayed(pixels: Pixels, photometric: int, indices: bool) -> Pixels:
         height, width = pixels.shape[:2]
         image = Image.frombytes("CMYK", (width, height), np.ascontiguousarray(pixels).tobytes())
         return np.asarray(image.convert("RGB"))
-    return pixels
-
-
-def _other_decoder(path: Path, page: Any, indices: bool) -> Pixels:
-    """Pixels as displayed and upright (Pillow and OpenCV apply the orientation themselves)."""
-    try:
-        if page.bitspersample > 8:
-            return read_with_opencv(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(path, formats=("TIFF",))
-    except (DataError, UnidentifiedImageError) as error:
-        raise DataError(
-            "it is damaged, or its compression needs one more package: pip install imagecodecs"
-        ) from error
-    with image:
-        image.load()
-        if (image.mode == "P" and not indices) or image.mode in ("CMYK", "YCbCr"):
-            image = image.convert("RGB")
-        pixels = np.asarray(image)
-    if indices and page.photometric == _MINISWHITE and pixels.dtype == np.uint8:
-        return np.uint8(255) - pixels  # the stored numbers; Pillow gives the displayed ones
     return pixels

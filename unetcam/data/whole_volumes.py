@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from unetcam.data.formats import is_nrrd, is_volume
-from unetcam.data.images import Pixels
-from unetcam.data.samples import Sample, Skipped, readable, shown
-from unetcam.data.volumes import Volume, open_volume
+from unetcam.data.files import split_suffix
+from unetcam.data.pictures import MAX_PIXELS, Picture, Pixels, Reading
+from unetcam.data.volumes import Volume, open_volume, read_plane
 from unetcam.errors import DataError
 
 AS_STORED: Final = "file"
@@ -69,7 +67,9 @@ class WholeVolume:
         return gzip.compress(made.to_bytes(), mtime=0)
 
 
-def read_whole(path: Path, orientation: str = "RAS", *, indices: bool = False) -> WholeVolume:
+def read_whole(
+    path: Path, orientation: str = "RAS", *, indices: bool = False, max_pixels: int = MAX_PIXELS
+) -> WholeVolume:
     """Read a whole volume.
 
     Parameters
@@ -82,6 +82,8 @@ def read_whole(path: Path, orientation: str = "RAS", *, indices: bool = False) -
         are stored. Oblique axes are taken for the nearest; no voxel is interpolated.
     indices : bool
         Read class indices: truth values as 0 and 1.
+    max_pixels : int
+        Voxels of the largest volume that is decoded.
 
     Returns
     -------
@@ -93,13 +95,13 @@ def read_whole(path: Path, orientation: str = "RAS", *, indices: bool = False) -
         If the volume can't be read, or for an orientation that is none.
     """
     check_orientation(orientation)
-    volume = Volume(path)
+    volume = Volume(path, max_pixels)
     known = _orientations()
     stored = wanted = _stored(volume)
     if orientation != AS_STORED:
         wanted = known.axcodes2ornt(tuple(orientation.upper()))
     turn, back = known.ornt_transform(stored, wanted), known.ornt_transform(wanted, stored)
-    suffix = ".nrrd" if is_nrrd(path) else ".nii.gz"
+    suffix = ".nrrd" if split_suffix(path.name)[1] == ".nrrd" else ".nii.gz"
     return WholeVolume(volume, turn, back, suffix, indices)
 
 
@@ -148,109 +150,15 @@ def check_orientation(orientation: str) -> None:
         )
 
 
-_SAME_PLACE = 0.5
-"""Corners of image and mask may lie this share of a voxel's side apart."""
-
-
-def expand_volumes(samples: list[Sample]) -> tuple[list[Sample], list[Skipped]]:
-    """Replace each sample of a NIfTI or NRRD volume by one per axial slice.
-
-    Parameters
-    ----------
-    samples : list of Sample
-        Samples as they were found.
-
-    Returns
-    -------
-    samples : list of Sample
-        Those of other formats as they were; a volume's slices with the id ``volume#z012``.
-    skipped : list of Skipped
-        Volumes that can't be read, and those whose mask has another shape or lies elsewhere.
-    """
-    expanded: list[Sample] = []
-    skipped: list[Skipped] = []
-    for sample in samples:
-        if not is_volume(sample.image):
-            expanded.append(sample)
-            continue
-        try:
-            planes = _checked_planes(sample)
-        except DataError as error:
-            skipped.append(Skipped(sample.id, readable(sample.image), str(error)))
-            continue
-        width = max(3, len(str(planes - 1)))
-        expanded += [
-            replace(sample, id=f"{sample.id}#z{plane:0{width}d}", plane=plane)
-            for plane in range(planes)
-        ]
-    return expanded, skipped
-
-
-def whole_volumes(
-    samples: Sequence[Sample], orientation: str = "RAS"
-) -> tuple[list[Sample], list[Skipped]]:
-    """The volumes that slices come from, each once, to be read whole.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        What `find_samples` found.
-    orientation : str
-        Where the axes shall run to; see :func:`read_whole`. ``"file"`` is that of
-        each image, for its masks as well.
-
-    Returns
-    -------
-    samples : list of Sample
-        In their order.
-    skipped : list of Skipped
-        What is no volume.
+def read_volume(path: Path, how: Reading) -> Picture:
+    """Read a slice of a volume, or the whole of it where an orientation is named.
 
     Raises
     ------
     DataError
-        For an orientation that is none.
+        If the volume can't be read, or has no such slice.
     """
-    check_orientation(orientation)
-    volumes: dict[str, Sample] = {}
-    skipped: list[Skipped] = []
-    for sample in samples:
-        if not is_volume(sample.image):
-            reason = (
-                f"{shown(sample.image)} is no volume, and the network is three-dimensional; give "
-                "NIfTI or NRRD"
-            )
-            skipped.append(Skipped(sample.id, readable(sample.image), reason))
-            continue
-        name = sample.id if sample.plane is None else sample.id.rpartition("#")[0]
-        if name not in volumes:
-            stored = orientation == AS_STORED
-            axes = stored_orientation(sample.image) if stored else orientation.upper()
-            volumes[name] = replace(sample, id=name, plane=None, orientation=axes)
-    return list(volumes.values()), skipped
-
-
-def _checked_planes(sample: Sample) -> int:
-    image = open_volume(sample.image)
-    for path in sample.files[1:]:
-        if not is_volume(path):
-            raise DataError(
-                f"the image {shown(sample.image)} is a volume and its mask {shown(path)} is not; "
-                "give the mask as NIfTI or NRRD"
-            )
-        _require_same_place(sample.image, image, path, open_volume(path))
-    return image.planes
-
-
-def _require_same_place(image_path: Path, image: Volume, mask_path: Path, mask: Volume) -> None:
-    if mask.shape != image.shape:
-        raise DataError(
-            f"the mask {shown(mask_path)} has {mask.shape} voxels and its image "
-            f"{shown(image_path)} {image.shape}; resample one to the other"
-        )
-    apart = image.distance(mask)
-    if apart > _SAME_PLACE * image.voxel:
-        raise DataError(
-            f"the mask {shown(mask_path)} lies up to {apart:.1f} mm away from its image "
-            f"{shown(image_path)} by its affine; resample it, or correct its header"
-        )
+    if how.orientation is None:
+        return read_plane(path, how)
+    whole = read_whole(path, how.orientation, indices=how.indices, max_pixels=how.max_pixels)
+    return Picture(whole.values)

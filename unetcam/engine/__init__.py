@@ -3,7 +3,15 @@
 from unetcam.engine.backward import collect
 from unetcam.engine.differentiable import differentiate
 from unetcam.engine.perturb import Observation, observed
-from unetcam.engine.request import Collected, Run
+from unetcam.engine.request import Collected, Request
 from unetcam.engine.state import preserved
 
-__all__ = ["Collected", "Observation", "Run", "collect", "differentiate", "observed", "preserved"]
+__all__ = [
+    "Collected",
+    "Observation",
+    "Request",
+    "collect",
+    "differentiate",
+    "observed",
+    "preserved",
+]

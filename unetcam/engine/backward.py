@@ -14,7 +14,7 @@ from unetcam.engine.channel_derivatives import weights_by_shifts
 from unetcam.engine.hooks import Taps
 from unetcam.engine.logits_conv import Head, UnitSeeds, statistics_by_span
 from unetcam.engine.memory import chunked, memory_bytes, require_room
-from unetcam.engine.request import Collected, Run
+from unetcam.engine.request import Collected, Request
 from unetcam.engine.score_gradients import Seeds
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.engine.state import preserved
@@ -164,8 +164,8 @@ def _bytes_of_a_backward(logits: Tensor, activations: Mapping[str, Tensor]) -> i
     return 4 * largest * max(4, logits.element_size())
 
 
-def collect(run: Run, method: Reduction) -> Collected:
-    """Run one forward, and backwards from the logits to the deepest layer.
+def collect(request: Request, method: Reduction) -> Collected:
+    """Request one forward, and backwards from the logits to the deepest layer.
 
     Nothing before the first tapped layer builds a graph and no parameter collects a gradient. A
     layer's gradient is reduced as it arrives, so that no more than one is held at a time. Where
@@ -174,7 +174,7 @@ def collect(run: Run, method: Reduction) -> Collected:
 
     Parameters
     ----------
-    run : Run
+    request : Request
     method : Reduction
 
     Returns
@@ -186,28 +186,28 @@ def collect(run: Run, method: Reduction) -> Collected:
     LayerError
         For a layer that the forward never reaches, or that no gradient reaches.
     MemoryBudgetError
-        When the maps alone exceed the run's memory budget.
+        When the maps alone exceed the request's memory budget.
     NumericalError
         For NaN or infinity; the message says where it was seen first.
     """
     shortened, arrivals = Shortcuts(sums_suffice=method.needs_mean_only), Arrivals(method)
-    with preserved(run.model), Taps(run.layers, arrivals.receive, shortened.leaf) as taps:
-        images = plain_images(run.images, channels_last=run.channels_last)
-        with shortened if run.shortcuts else nullcontext():
-            logits = run.output(run.model(images))
+    with preserved(request.model), Taps(request.layers, arrivals.receive, shortened.leaf) as taps:
+        images = plain_images(request.images, channels_last=request.channels_last)
+        with shortened if request.shortcuts else nullcontext():
+            logits = request.output(request.model(images))
         taps.seal()
         if not logits.requires_grad:
             raise LayerError(
-                f"No gradient comes from the logits to {listed(run.layers)}: choose layers on "
+                f"No gradient comes from the logits to {listed(request.layers)}: choose layers on "
                 "the way to the output, and let the model return logits that are not detached."
             )
-        activations = {name: taps.activations[name] for name in run.layers}
+        activations = {name: taps.activations[name] for name in request.layers}
         mixed = torch.is_autocast_enabled(logits.device.type)
         with torch.autocast(logits.device.type, enabled=False):
-            seeds = Seeds(run, logits, halved=_is_halved(logits, *activations.values()))
-            require_room(run.memory_budget, activations.values(), len(seeds))
+            seeds = Seeds(request, logits, halved=_is_halved(logits, *activations.values()))
+            require_room(request.memory_budget, activations.values(), len(seeds))
             statistics = _statistics(
-                run,
+                request,
                 method,
                 images,
                 logits,
@@ -232,7 +232,7 @@ def collect(run: Run, method: Reduction) -> Collected:
 
 
 def _statistics(
-    run: Run,
+    request: Request,
     method: Reduction,
     images: Tensor,
     logits: Tensor,
@@ -245,7 +245,7 @@ def _statistics(
     mixed: bool,
 ) -> dict[str, Tensor]:
     """What the method needs of the gradients, (B, T, ...) by layer, in the shortest way."""
-    memory = memory_bytes(run.memory_budget, logits.device)
+    memory = memory_bytes(request.memory_budget, logits.device)
     head = shortened.head(logits)
 
     def go_back(seeds: Seeds | UnitSeeds) -> dict[str, Tensor]:
@@ -254,9 +254,9 @@ def _statistics(
         )
 
     found = None
-    if run.shortcuts and method.needs_mean_only:
+    if request.shortcuts and method.needs_mean_only:
         if not mixed:  # what runs again would run in another precision
-            found = weights_by_shifts(run, images, activations, seeds, memory=memory)
+            found = weights_by_shifts(request, images, activations, seeds, memory=memory)
         found = found or statistics_by_span(head, seeds, go_back)
     return found or go_back(seeds)
 

@@ -12,7 +12,7 @@ from torch.func import jvp, vmap
 
 from unetcam.engine.memory import chunked
 from unetcam.engine.perturb import Recording
-from unetcam.engine.request import Run
+from unetcam.engine.request import Request
 from unetcam.engine.score_gradients import Seeds
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import at_least_single, plain_images
@@ -24,7 +24,7 @@ _TARGETS_PER_CHANNEL = 20
 
 
 @dataclass(frozen=True)
-class Shifts:
+class ChannelDerivatives:
     """What the forward-mode passes of one layer gave.
 
     Attributes
@@ -42,7 +42,7 @@ class Shifts:
     derivative: Tensor
 
 
-def shift_derivatives(
+def channel_derivatives(
     model: nn.Module,
     images: Tensor,
     name: str,
@@ -50,7 +50,7 @@ def shift_derivatives(
     output: Callable[[Any], Tensor],
     *,
     memory: int,
-) -> Shifts:
+) -> ChannelDerivatives:
     """Push each channel's shift forward to the logits, in chunks.
 
     The modules before the layer run once; what is pushed is the part behind it.
@@ -71,7 +71,7 @@ def shift_derivatives(
 
     Returns
     -------
-    Shifts
+    ChannelDerivatives
 
     Raises
     ------
@@ -120,7 +120,7 @@ def shift_derivatives(
                 f"NaN or infinity in the field of layer '{name}': check the images, the "
                 "preprocessing and the checkpoint."
             )
-        return Shifts(
+        return ChannelDerivatives(
             at_least_single(activation),
             at_least_single(logits.detach()),
             at_least_single(derivative.contiguous()),
@@ -128,7 +128,7 @@ def shift_derivatives(
 
 
 def weights_by_shifts(
-    run: Run,
+    request: Request,
     images: Tensor,
     activations: Mapping[str, Tensor],
     seeds: Seeds,
@@ -143,7 +143,7 @@ def weights_by_shifts(
 
     Parameters
     ----------
-    run : Run
+    request : Request
     images : Tensor
         (B, C, *spatial), as the forward was given them.
     activations : Mapping of str to Tensor
@@ -157,17 +157,17 @@ def weights_by_shifts(
     dict of str to Tensor, or None
         By layer, (B, T, K).
     """
-    whole = all(point.is_whole for point in run.layers.values())
+    whole = all(point.is_whole for point in request.layers.values())
     if not whole or not _pays(activations, seeds, memory):
         return None
     try:
         derivatives = {
-            name: shift_derivatives(
-                run.model, images, name, point.module, run.output, memory=memory
+            name: channel_derivatives(
+                request.model, images, name, point.module, request.output, memory=memory
             )
             .derivative[0]
             .flatten(1)
-            for name, point in run.layers.items()
+            for name, point in request.layers.items()
         }
     except LayerError:
         return None

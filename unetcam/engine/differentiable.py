@@ -12,7 +12,7 @@ from unetcam.engine.backward import Reduction
 from unetcam.engine.hooks import Taps, check_output
 from unetcam.engine.layout import Layout
 from unetcam.engine.memory import require_room
-from unetcam.engine.request import Collected, Run
+from unetcam.engine.request import Collected, Request
 from unetcam.engine.shortcuts import is_checkpointed
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import (
@@ -34,8 +34,8 @@ class _OpenTaps(Taps):
     layouts : dict of str to Layout or None
     """
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run.layers, _unused)
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.layers, _unused)
         self.entered: dict[str, Tensor] = {}
         self.layouts: dict[str, Layout | None] = {}
 
@@ -54,7 +54,7 @@ class _OpenTaps(Taps):
         return fresh.clone()
 
 
-def differentiate(run: Run, method: Reduction) -> Collected:
+def differentiate(request: Request, method: Reduction) -> Collected:
     """Explain by whole backwards that are themselves differentiable.
 
     The maps, and the logits, are functions of the parameters that require a gradient, and of the
@@ -62,7 +62,7 @@ def differentiate(run: Run, method: Reduction) -> Collected:
 
     Parameters
     ----------
-    run : Run
+    request : Request
     method : Reduction
 
     Returns
@@ -76,32 +76,32 @@ def differentiate(run: Run, method: Reduction) -> Collected:
         For a layer that the forward never reaches, that no gradient reaches, or that works in
         place.
     MemoryBudgetError
-        When the maps alone exceed the run's memory budget.
+        When the maps alone exceed the request's memory budget.
     ModelError
         When nothing requires a gradient, and for a checkpoint in a model that is in training.
     NumericalError
         For NaN or infinity.
     """
-    parameters = any(parameter.requires_grad for parameter in run.model.parameters())
-    if not parameters and not run.images.requires_grad:
+    parameters = any(parameter.requires_grad for parameter in request.model.parameters())
+    if not parameters and not request.images.requires_grad:
         raise ModelError(
             "create_graph= keeps maps differentiable, and neither a parameter of the model nor the "
             "images require a gradient: let one of them, or leave it out."
         )
-    images = run.images.as_subclass(Tensor)
+    images = request.images.as_subclass(Tensor)
     images = images.clone() if images.is_inference() else images
-    taps, training = _OpenTaps(run), any(module.training for module in run.model.modules())
-    with preserved(run.model, frozen=False), taps, ExitStack() as stack:
-        for module in run.model.modules() if training else ():
+    taps, training = _OpenTaps(request), any(module.training for module in request.model.modules())
+    with preserved(request.model, frozen=False), taps, ExitStack() as stack:
+        for module in request.model.modules() if training else ():
             stack.callback(module.register_forward_pre_hook(_refuse_checkpoint).remove)
-        logits = run.output(run.model(images))
+        logits = request.output(request.model(images))
         taps.seal()
-        names = tuple(run.layers)
+        names = tuple(request.layers)
         activations = {name: at_least_single(taps.activations[name]) for name in names}
         entered = [taps.entered[name] for name in names]
         with torch.autocast(logits.device.type, enabled=False):
-            scores = run.score(at_least_single(logits))
-            require_room(run.memory_budget, activations.values(), len(scores))
+            scores = request.score(at_least_single(logits))
+            require_room(request.memory_budget, activations.values(), len(scores))
             statistics: dict[str, list[Tensor]] = {name: [] for name in names}
             for score in scores:
                 gradients = torch.autograd.grad(

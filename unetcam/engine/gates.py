@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from unetcam.engine.function_mode import FunctionMode, function_name, tensors_in
 from unetcam.engine.tensors import at_least_single
 
 Kind = Literal["channel", "spatial", "full"]
@@ -87,8 +86,10 @@ class Watched:
     before: dict[str, tuple[Gate, ...]]
 
 
-def watched(model: nn.Module, layers: Mapping[str, nn.Module], run: Callable[[], Any]) -> Watched:
-    """Watch `run`, which calls the model, for gates and for the layers.
+def watched(
+    model: nn.Module, layers: Mapping[str, nn.Module], forward: Callable[[], Any]
+) -> Watched:
+    """Watch `forward`, which calls the model, for gates and for the layers.
 
     No module's name or type is looked at. A sigmoid that its own input is multiplied with is an
     activation function (SiLU) and no gate.
@@ -96,7 +97,7 @@ def watched(model: nn.Module, layers: Mapping[str, nn.Module], run: Callable[[],
     with ExitStack() as stack:
         watch = _Watch(model, layers, stack)
         stack.enter_context(watch)
-        run()
+        forward()
     groups = {name: watch.latest_at[name] for name in layers if name in watch.latest_at}
     before = {
         name: tuple(
@@ -107,7 +108,7 @@ def watched(model: nn.Module, layers: Mapping[str, nn.Module], run: Callable[[],
     return Watched(tuple(watch.gates), before)
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(FunctionMode):
     """Follows the sigmoids, and for every tensor the last gate that it came through."""
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], stack: ExitStack) -> None:
@@ -138,28 +139,22 @@ class _Watch(TorchFunctionMode):
 
         return hook
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        name = function_name(function)
+        given = list(tensors_in((args, kwargs)))
         latest = [self._latest[tensor] for tensor in given if tensor in self._latest]
         if name in _PRODUCTS and len(given) == 2:
             latest += self._applied(given[0], given[1]) + self._applied(given[1], given[0])
-        result = func(*args, **kwargs)
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                if latest:
-                    self._latest[tensor] = max(latest)
-                if name in _SIGMOIDS:
-                    self._sigmoids[tensor] = given[0]
-                elif name in _RESHAPED and given and given[0] in self._sigmoids:
-                    self._sigmoids[tensor] = self._sigmoids[given[0]]
+        result = function(*args, **kwargs)
+        for tensor in tensors_in(result):
+            if latest:
+                self._latest[tensor] = max(latest)
+            if name in _SIGMOIDS:
+                self._sigmoids[tensor] = given[0]
+            elif name in _RESHAPED and given and given[0] in self._sigmoids:
+                self._sigmoids[tensor] = self._sigmoids[given[0]]
         return result
 
     def _applied(self, values: Tensor, feature: Tensor) -> list[int]:

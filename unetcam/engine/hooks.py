@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 
 from unetcam.engine.layout import Layout, UnclearError, is_clearly_map
-from unetcam.engine.request import Entry, Point, Run
+from unetcam.engine.request import Entry, Request, TapPoint
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import plain_images
 from unetcam.errors import LayerError
@@ -44,7 +44,7 @@ class Taps:
 
     Parameters
     ----------
-    layers : Mapping of str to nn.Module or Point
+    layers : Mapping of str to nn.Module or TapPoint
         The layers by name.
     on_gradient : callable
         Is given each layer's name, activation and gradient as they arrive in a backward.
@@ -61,14 +61,14 @@ class Taps:
 
     def __init__(
         self,
-        layers: Mapping[str, nn.Module | Point],
+        layers: Mapping[str, nn.Module | TapPoint],
         on_gradient: OnGradient,
         on_leaf: Callable[[Tensor], None] = lambda leaf: None,
     ) -> None:
         self.activations: dict[str, Tensor] = {}
         self.leaves: list[Tensor] = []
         self._points = {
-            name: layer if isinstance(layer, Point) else Point(layer)
+            name: layer if isinstance(layer, TapPoint) else TapPoint(layer)
             for name, layer in layers.items()
         }
         self._on_gradient = on_gradient
@@ -115,7 +115,7 @@ class Taps:
 
     # -- the forward -------------------------------------------------------------------------
 
-    def _watch_output(self, name: str, point: Point) -> None:
+    def _watch_output(self, name: str, point: TapPoint) -> None:
         versions: list[dict[int, int]] = []
         runs = _Runs(name, point.run)
 
@@ -135,7 +135,7 @@ class Taps:
         self._handles.append(point.module.register_forward_pre_hook(enter))
         self._handles.append(point.module.register_forward_hook(leave))
 
-    def _watch_entry(self, name: str, point: Point, entry: Entry) -> None:
+    def _watch_entry(self, name: str, point: TapPoint, entry: Entry) -> None:
         runs = _Runs(name, point.run)
         watches: list[TorchFunctionMode | None] = []
 
@@ -154,7 +154,7 @@ class Taps:
         self._handles.append(point.module.register_forward_pre_hook(enter))
         self._handles.append(point.module.register_forward_hook(leave, always_call=True))
 
-    def _tap_entry(self, name: str, tensor: Tensor, point: Point, entry: Entry) -> Tensor:
+    def _tap_entry(self, name: str, tensor: Tensor, point: TapPoint, entry: Entry) -> Tensor:
         if tensor.shape[1 if point.layout is None else point.layout.axis] != entry.channels:
             raise LayerError(
                 f"The forward took another course than the traced one, so '{name}' can't be told: "
@@ -300,12 +300,12 @@ def check_output(name: str, output: Any, layout: Layout | None) -> None:
         )
 
 
-def forward(run: Run) -> tuple[Tensor, dict[str, Tensor]]:
-    """The logits and the layers' activations of a run, without a graph.
+def forward(request: Request) -> tuple[Tensor, dict[str, Tensor]]:
+    """The logits and the layers' activations of a request, without a graph.
 
     Parameters
     ----------
-    run : Run
+    request : Request
         Its score is not asked for.
 
     Returns
@@ -320,9 +320,9 @@ def forward(run: Run) -> tuple[Tensor, dict[str, Tensor]]:
     LayerError
         For a layer that the forward never reaches, or that gives no feature map.
     """
-    images = plain_images(run.images, channels_last=run.channels_last)
-    with preserved(run.model), torch.no_grad(), Taps(run.layers, _ignore) as taps:
-        logits = run.output(run.model(images))
+    images = plain_images(request.images, channels_last=request.channels_last)
+    with preserved(request.model), torch.no_grad(), Taps(request.layers, _ignore) as taps:
+        logits = request.output(request.model(images))
         taps.seal()
         return logits, dict(taps.activations)
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 
 from unetcam.engine.hooks import Taps
 from unetcam.engine.memory import chunked, memory_bytes, require_room
-from unetcam.engine.request import Collected, Run
+from unetcam.engine.request import Collected, Request
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import (
     at_least_single,
@@ -30,11 +30,11 @@ _TYPICAL_WIDTH = 64
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """A forward of a run's images, to be compared with further ones.
+    """A forward of a request's images, to be compared with further ones.
 
     Attributes
     ----------
-    run : Run
+    request : Request
     images : Tensor
         (B, C, *spatial), without a graph.
     activations : dict of str to Tensor
@@ -47,7 +47,7 @@ class Observation:
         (B, T) bool.
     """
 
-    run: Run
+    request: Request
     images: Tensor
     activations: dict[str, Tensor]
     logits: Tensor
@@ -58,7 +58,7 @@ class Observation:
     def forward(self, images: Tensor) -> Tensor:
         """The network's logits of some images, in the caller's precision."""
         with self._precision():
-            return self.run.output(self.run.model(images), images)
+            return self.request.output(self.request.model(images), images)
 
     def responses(self, indices: Tensor, perturb: Callable[[Tensor], Tensor]) -> Tensor:
         """The targets' scores of perturbed images, their regions held as they were.
@@ -113,7 +113,9 @@ class Observation:
             # A target may hold a mask for each image, so that it is asked about the whole batch.
             batches = self.logits.expand(len(chunk), *self.logits.shape).clone()
             batches[:, position] = logits
-            return torch.stack([_values(self.run, one, self.logits)[position] for one in batches])
+            return torch.stack(
+                [_values(self.request, one, self.logits)[position] for one in batches]
+            )
 
         return _finite(torch.cat(chunked(answer, images, self._each(1), self._memory)))
 
@@ -129,7 +131,7 @@ class Observation:
         Parameters
         ----------
         name : str
-            One of the run's layers.
+            One of the request's layers.
         indices : Tensor
             (N,) what `perturb` tells the perturbations apart by.
         perturb : callable
@@ -149,8 +151,8 @@ class Observation:
             For a score that is not finite.
         """
         with self._precision():
-            module = self.run.layers[name].whole(name)
-            recording = Recording(self.run.model, module, self.images)
+            module = self.request.layers[name].whole(name)
+            recording = Recording(self.request.model, module, self.images)
 
         def answer(chunk: Tensor) -> Tensor:
             times = len(chunk)
@@ -181,7 +183,7 @@ class Observation:
     def _scores(self, images: Tensor, times: int) -> Tensor:
         logits = self.forward(images)
         parts = logits.reshape(times, len(self.images), *logits.shape[1:])
-        return torch.stack([_values(self.run, part, self.logits) for part in parts])
+        return torch.stack([_values(self.request, part, self.logits) for part in parts])
 
     def _in_chunks(self, answer: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
         each = self._each(len(self.images))
@@ -194,12 +196,12 @@ class Observation:
 
     @property
     def _memory(self) -> int:
-        return memory_bytes(self.run.memory_budget, self.images.device)
+        return memory_bytes(self.request.memory_budget, self.images.device)
 
 
 @contextmanager
-def observed(run: Run) -> Iterator[Observation]:
-    """Run one forward and keep what the layers gave; inside, the model is as in `preserved`.
+def observed(request: Request) -> Iterator[Observation]:
+    """Request one forward and keep what the layers gave; inside, the model is as in `preserved`.
 
     No graph is built inside, and arithmetic keeps its precision: the caller's autocast is for the
     network's forwards alone.
@@ -211,25 +213,25 @@ def observed(run: Run) -> Iterator[Observation]:
     NumericalError
         For NaN or infinity; the message says where it was seen first.
     """
-    device = run.images.device.type
+    device = request.images.device.type
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
     def precision() -> AbstractContextManager[object]:
         return torch.autocast(device, dtype, enabled=enabled)
 
-    with preserved(run.model), torch.no_grad(), torch.autocast(device, enabled=False):
-        images = plain_images(run.images)
-        with Taps(run.layers, _unused) as taps:
+    with preserved(request.model), torch.no_grad(), torch.autocast(device, enabled=False):
+        images = plain_images(request.images)
+        with Taps(request.layers, _unused) as taps:
             with precision():
-                logits = run.output(run.model(images))
+                logits = request.output(request.model(images))
             taps.seal()
-            activations = {name: at_least_single(taps.activations[name]) for name in run.layers}
+            activations = {name: at_least_single(taps.activations[name]) for name in request.layers}
         require_finite(images, activations, logits)
-        scores = run.score(at_least_single(logits))
-        require_room(run.memory_budget, activations.values(), len(scores))
+        scores = request.score(at_least_single(logits))
+        require_room(request.memory_budget, activations.values(), len(scores))
         values = torch.stack([score.value for score in scores], dim=1)
         defined = torch.stack([score.defined for score in scores], dim=1)
-        yield Observation(run, images, activations, logits, values, defined, precision)
+        yield Observation(request, images, activations, logits, values, defined, precision)
 
 
 def _finite(values: Tensor) -> Tensor:
@@ -245,8 +247,8 @@ def _unused(name: str, activation: Tensor, gradient: Tensor) -> None:
     """No gradient comes where no graph is built."""
 
 
-def _values(run: Run, logits: Tensor, reference: Tensor) -> Tensor:
-    scores = run.score(at_least_single(logits), at_least_single(reference))
+def _values(request: Request, logits: Tensor, reference: Tensor) -> Tensor:
+    scores = request.score(at_least_single(logits), at_least_single(reference))
     return torch.stack([score.value for score in scores], dim=1)
 
 

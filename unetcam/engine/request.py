@@ -45,14 +45,14 @@ class Scoring(Protocol):
 class Picking(Protocol):
     """Picks the logits (B, C, *spatial) from whatever the model returned.
 
-    `images` is what the model was given, where that is not the run's own images.
+    `images` is what the model was given, where that is not the request's own images.
     """
 
     def __call__(self, returned: Any, images: Tensor = ...) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Request:
     """A network on a batch of images, to be explained at some layers for some targets.
 
     Attributes
@@ -61,7 +61,7 @@ class Run:
         Left exactly as found, also when an exception flies.
     images : Tensor
         (B, C, *spatial), finite, on the model's device.
-    layers : Mapping of str to Point
+    layers : Mapping of str to TapPoint
     score : Scoring
     output : Picking
     shortcuts : bool
@@ -77,7 +77,7 @@ class Run:
 
     model: nn.Module
     images: Tensor
-    layers: Mapping[str, Point]
+    layers: Mapping[str, TapPoint]
     score: Scoring
     output: Picking
     shortcuts: bool = True
@@ -88,7 +88,7 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """What a method made of a run.
+    """What a method made of a request.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Point:
+class TapPoint:
     """A place at which an activation is taken and a gradient is met.
 
     Attributes

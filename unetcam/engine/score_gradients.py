@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unetcam.engine.request import Run
+from unetcam.engine.request import Request
 from unetcam.engine.tensors import at_least_single
 
 
@@ -36,7 +36,7 @@ class Seeds:
 
     Parameters
     ----------
-    run : Run
+    request : Request
     logits : Tensor
         (B, C, *spatial).
     halved : bool
@@ -54,14 +54,14 @@ class Seeds:
         What one target's seed takes.
     """
 
-    def __init__(self, run: Run, logits: Tensor, *, halved: bool) -> None:
+    def __init__(self, request: Request, logits: Tensor, *, halved: bool) -> None:
         self._leaf = at_least_single(logits.detach()).requires_grad_()
         self._dtype = logits.dtype
         self._halved = halved
         self.are_exact = logits.dtype in (torch.float32, torch.float64)
         self.pixels = logits[0, 0].numel()
         self.bytes_of_one = self._leaf.numel() * self._leaf.element_size()
-        self._scores = run.score(self._leaf)
+        self._scores = request.score(self._leaf)
         self.defined = torch.stack([score.defined for score in self._scores], dim=1)
 
     def __len__(self) -> int:

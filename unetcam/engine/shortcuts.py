@@ -25,9 +25,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from unetcam.engine.conv_backward import Branch, Convolution, Plan
+from unetcam.engine.function_mode import FunctionMode
 from unetcam.engine.logits_conv import Head
 from unetcam.engine.tensors import Notes
 
@@ -55,7 +55,7 @@ class _Made:
     parts: tuple[Tensor, ...]
 
 
-class Shortcuts(TorchFunctionMode):
+class Shortcuts(FunctionMode):
     """Inside, the convolutions of a forward take the shortcuts.
 
     Parameters
@@ -82,27 +82,22 @@ class Shortcuts(TorchFunctionMode):
         """The convolution that makes the logits."""
         return Head(self._plans.get(logits))
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        if func in _CONVOLUTIONS:
+        if function in _CONVOLUTIONS:
             bound = dict(zip(_PARAMETERS, args, strict=False)) | kwargs
             if self._applies(bound):
-                return self._convolve(func, bound)
-        if func is F.batch_norm:
+                return self._convolve(function, bound)
+        if function is F.batch_norm:
             normalised = self._normalise(*args, **kwargs)
             if normalised is not None:
                 return normalised
-        result = func(*args, **kwargs)
-        if func is torch.cat:
+        result = function(*args, **kwargs)
+        if function is torch.cat:
             self._note_cat(result, *args, **kwargs)
-        elif func in _KEEPS_SUMS and args and isinstance(result, Tensor):
-            self._note_kept(func, result, *args, **kwargs)
+        elif function in _KEEPS_SUMS and args and isinstance(result, Tensor):
+            self._note_kept(function, result, *args, **kwargs)
         return result
 
     # -- what came of what -------------------------------------------------------------------

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from unetcam.errors import MeasureError
-from unetcam.measures.background import BackgroundActivation, background_activation
-from unetcam.measures.boundary import BoundaryActivation, boundary_activation
-from unetcam.measures.columns import COLUMNS, Column, column, columns
-from unetcam.measures.concentration import MapConcentration, map_concentration
-from unetcam.measures.metric import PerClassMean
-from unetcam.measures.overlap import MapOverlap, map_overlap
+from unetcam.measures.background import background_activation
+from unetcam.measures.boundary import boundary_activation
+from unetcam.measures.columns import COLUMNS, QUESTIONS, Column, column, columns
+from unetcam.measures.concentration import map_concentration
+from unetcam.measures.overlap import map_overlap
 from unetcam.measures.regions import Geometry
 from unetcam.measures.segmentation import segmentation_quality
 from unetcam.measures.table import measure
 from unetcam.morphology import Components, connected_components, distance_transform
 
+if TYPE_CHECKING:
+    from unetcam.measures.metrics import (
+        BackgroundActivation,
+        BoundaryActivation,
+        MapConcentration,
+        MapOverlap,
+        PerClassMean,
+    )
+
 __all__ = [
     "COLUMNS",
+    "QUESTIONS",
     "BackgroundActivation",
     "BoundaryActivation",
     "Column",
@@ -36,3 +48,18 @@ __all__ = [
     "measure",
     "segmentation_quality",
 ]
+
+#: torchmetrics takes a second to import, and a run needs none of it.
+_METRICS = frozenset(
+    ("BackgroundActivation", "BoundaryActivation", "MapConcentration", "MapOverlap", "PerClassMean")
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _METRICS:
+        return getattr(import_module("unetcam.measures.metrics"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from unetcam.measures.map_stats import Evidence, where_known
-from unetcam.measures.metric import PerClassMean
+from unetcam.measures.columns import background_columns
+from unetcam.measures.map_stats import MapStats, where_known
 from unetcam.measures.regions import FAR, OUTSIDE, Geometry
 from unetcam.morphology import connected_components
 
@@ -26,49 +25,40 @@ def background_names(num_classes: int, spatial_dims: int) -> tuple[str, ...]:
     ('outside_share', 'outside_far_share', 'hot_background', 'hot_count', 'hot_area',
      'hot_largest_area', 'hot_y', 'hot_x', 'leak_0', 'leak_1')
     """
-    return (
-        "outside_share",
-        "outside_far_share",
-        "hot_background",
-        "hot_count",
-        "hot_area",
-        "hot_largest_area",
-        *(f"hot_{axis}" for axis in "zyx"[-spatial_dims:]),
-        *(f"leak_{c}" for c in range(num_classes)),
-    )
+    return tuple(one.name for one in background_columns(num_classes, spatial_dims))
 
 
-def _mass_per_class(evidence: Evidence) -> Tensor:
+def _mass_per_class(stats: MapStats) -> Tensor:
     """``(B, T, C)`` float64: the mass on each true class."""
-    geometry = evidence.geometry
+    geometry = stats.geometry
     index = torch.where(geometry.truth < 0, geometry.num_classes, geometry.truth)[:, None]
-    sums = evidence.weights.new_zeros(*evidence.peak.shape, geometry.num_classes + 1)
-    sums.scatter_add_(2, index.expand_as(evidence.weights), evidence.weights)
+    sums = stats.weights.new_zeros(*stats.peak.shape, geometry.num_classes + 1)
+    sums.scatter_add_(2, index.expand_as(stats.weights), stats.weights)
     return sums[..., :-1]
 
 
-def background_numbers(evidence: Evidence) -> dict[str, Tensor]:
-    """The numbers of :func:`background_activation` from evidence that other questions share."""
-    geometry = evidence.geometry
-    known = evidence.usable & geometry.present
+def background_numbers(stats: MapStats) -> dict[str, Tensor]:
+    """The numbers of :func:`background_activation` from statistics that other questions share."""
+    geometry = stats.geometry
+    known = stats.usable & geometry.present
     outside_pixels = (geometry.valid_pixels - geometry.truth_pixels).double()
-    total = evidence.mass
+    total = stats.mass
 
     outside = geometry.valid & ~geometry.inside & known[..., None]
-    hot = outside & (evidence.values > HOT * evidence.peak[..., None])
-    found = connected_components(hot.reshape(-1, *geometry.spatial))
+    hot = outside & (stats.values > HOT * stats.peak[..., None])
+    hot_parts = connected_components(hot.reshape(-1, *geometry.spatial))
     shape = known.shape
-    area = found.area.view(shape)
-    place = found.centroid.view(*shape, -1).unbind(-1)
-    leak = where_known(known[..., None], _mass_per_class(evidence) / total[..., None])
+    area = hot_parts.area.view(shape)
+    centre = hot_parts.centroid.view(*shape, -1).unbind(-1)
+    leak = where_known(known[..., None], _mass_per_class(stats) / total[..., None])
     values = (
-        where_known(known, evidence.zone_mass[..., OUTSIDE].sum(-1) / total),
-        where_known(known, evidence.zone_mass[..., FAR].sum(-1) / total),
+        where_known(known, stats.zone_mass[..., OUTSIDE].sum(-1) / total),
+        where_known(known, stats.zone_mass[..., FAR].sum(-1) / total),
         where_known(known & (outside_pixels > 0), area / outside_pixels),
-        where_known(known, found.count.view(shape)),
+        where_known(known, hot_parts.count.view(shape)),
         where_known(known, area),
-        where_known(known, found.largest.view(shape)),
-        *(where_known(known, axis) for axis in place),
+        where_known(known, hot_parts.largest.view(shape)),
+        *(where_known(known, axis) for axis in centre),
         *leak.unbind(-1),
     )
     names = background_names(geometry.num_classes, len(geometry.spatial))
@@ -137,55 +127,11 @@ def background_activation(
     >>> import torch
     >>> truth = torch.tensor([[[0, 0, 0, 0, 1, 1]]])
     >>> maps = torch.tensor([[[[3.0, 0.0, 0.0, 1.0, 4.0, 2.0]]]])
-    >>> found = background_activation(maps, [1], truth, num_classes=2)
-    >>> [found[k].item() for k in ("outside_share", "outside_far_share", "hot_count", "hot_x")]
+    >>> numbers = background_activation(maps, [1], truth, num_classes=2)
+    >>> [numbers[k].item() for k in ("outside_share", "outside_far_share", "hot_count", "hot_x")]
     [0.4, 0.3, 1.0, 0.0]
-    >>> found["leak_0"].item(), found["leak_1"].item()
+    >>> numbers["leak_0"].item(), numbers["leak_1"].item()
     (0.4, 0.6)
     """
     geometry = Geometry(truth, classes, num_classes=num_classes, band=band, tolerance=0.0)
-    return background_numbers(Evidence(maps, geometry))
-
-
-class BackgroundActivation(PerClassMean):
-    """Mean :func:`background_activation` numbers per class, the leakage matrix among them.
-
-    Parameters
-    ----------
-    num_classes : int
-        The number of classes C.
-    band : float, optional
-        Width of the band in pixels. Default: 2 % of each image's diagonal, at least 1.
-    spatial_dims : int
-        2 for images, 3 for volumes.
-    **kwargs
-        Of :class:`torchmetrics.Metric`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> metric = BackgroundActivation(num_classes=2)
-    >>> truth = torch.tensor([[[0, 0, 0, 0, 1, 1]]])
-    >>> metric.update(torch.tensor([[[[3.0, 0.0, 0.0, 1.0, 4.0, 2.0]]]]), [1], truth)
-    >>> metric.compute()["outside_share"]
-    tensor([   nan, 0.4000], dtype=torch.float64)
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        band: float | None = None,
-        spatial_dims: int = 2,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(num_classes, background_names(num_classes, spatial_dims), **kwargs)
-        self.band = band
-
-    @torch.no_grad()
-    def update(self, maps: Tensor, classes: Sequence[int], truth: Tensor) -> None:
-        """Add the maps of a batch; the arguments are those of :func:`background_activation`."""
-        geometry = Geometry(
-            truth, classes, num_classes=self.num_classes, band=self.band, tolerance=0.0
-        )
-        evidence = Evidence(maps, geometry)
-        self._add(geometry.classes, background_numbers(evidence), evidence.empty)
+    return background_numbers(MapStats(maps, geometry))

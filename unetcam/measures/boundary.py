@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from unetcam.measures.map_stats import Evidence, where_known
-from unetcam.measures.metric import PerClassMean
+from unetcam.measures.columns import names_of
+from unetcam.measures.map_stats import MapStats, where_known
 from unetcam.measures.regions import (
     FAR,
     INNER_BAND,
@@ -20,33 +19,23 @@ from unetcam.measures.regions import (
     Geometry,
 )
 
-BOUNDARY_NAMES: tuple[str, ...] = (
-    "boundary_inner",
-    "boundary_outer",
-    "boundary_interior",
-    "boundary_far",
-    "boundary_ratio",
-    "band_mass_share",
-    "band_area_share",
-    "band_mass_ratio",
-    *(f"profile_{k:02d}" for k in range(PROFILE_BINS)),
-)
+BOUNDARY_NAMES: tuple[str, ...] = names_of("boundary")
 
 
-def boundary_numbers(evidence: Evidence) -> dict[str, Tensor]:
-    """The numbers of :func:`boundary_activation` from evidence that other questions share."""
-    geometry = evidence.geometry
-    mass, pixels = evidence.zone_mass, geometry.zone_pixels
-    known = evidence.usable & geometry.present
+def boundary_numbers(stats: MapStats) -> dict[str, Tensor]:
+    """The numbers of :func:`boundary_activation` from statistics that other questions share."""
+    geometry = stats.geometry
+    mass, pixels = stats.zone_mass, geometry.zone_pixels
+    known = stats.usable & geometry.present
     bounded = known & geometry.has_contour
 
     def mean(zones: slice) -> Tensor:
         # 0 / 0 where the zone has no pixel: NaN, as it should be.
-        return mass[..., zones].sum(-1) / pixels[..., zones].sum(-1) / evidence.peak
+        return mass[..., zones].sum(-1) / pixels[..., zones].sum(-1) / stats.peak
 
     inner, interior = mean(INNER_BAND), mean(INTERIOR)
     band = slice(INNER_BAND.start, OUTER_BAND.stop)
-    mass_share = mass[..., band].sum(-1) / evidence.mass
+    mass_share = mass[..., band].sum(-1) / stats.mass
     area_share = pixels[..., band].sum(-1) / geometry.valid_pixels.double()
     numbers = {
         "boundary_inner": where_known(bounded, inner),
@@ -58,7 +47,7 @@ def boundary_numbers(evidence: Evidence) -> dict[str, Tensor]:
         "band_area_share": where_known(geometry.has_contour, area_share),
         "band_mass_ratio": where_known(bounded, mass_share / area_share),
     }
-    profile = mass[..., PROFILE] / pixels[..., PROFILE] / evidence.peak[..., None]
+    profile = mass[..., PROFILE] / pixels[..., PROFILE] / stats.peak[..., None]
     profile = where_known(bounded[..., None], profile)
     numbers.update(zip(BOUNDARY_NAMES[-PROFILE_BINS:], profile.unbind(-1), strict=True))
     return numbers
@@ -132,49 +121,11 @@ def boundary_activation(
     >>> import torch
     >>> truth = torch.tensor([[[0, 0, 0, 1, 1, 1]]])
     >>> maps = torch.tensor([[[[0.0, 0.0, 1.0, 4.0, 2.0, 2.0]]]])
-    >>> found = boundary_activation(maps, [1], truth, num_classes=2)
-    >>> [round(found[f"boundary_{k}"].item(), 3) for k in ("inner", "outer", "interior", "far")]
+    >>> numbers = boundary_activation(maps, [1], truth, num_classes=2)
+    >>> [round(numbers[f"boundary_{k}"].item(), 3) for k in ("inner", "outer", "interior", "far")]
     [1.0, 0.25, 0.5, 0.0]
-    >>> found["boundary_ratio"].item()
+    >>> numbers["boundary_ratio"].item()
     2.0
     """
     geometry = Geometry(truth, classes, num_classes=num_classes, band=band, tolerance=0.0)
-    return boundary_numbers(Evidence(maps, geometry))
-
-
-class BoundaryActivation(PerClassMean):
-    """Mean :func:`boundary_activation` numbers per class.
-
-    Parameters
-    ----------
-    num_classes : int
-        The number of classes C.
-    band : float, optional
-        Width of the band in pixels. Default: 2 % of each image's diagonal, at least 1.
-    **kwargs
-        Of :class:`torchmetrics.Metric`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> metric = BoundaryActivation(num_classes=2)
-    >>> truth = torch.tensor([[[0, 0, 0, 1, 1, 1]]])
-    >>> metric.update(torch.tensor([[[[0.0, 0.0, 1.0, 4.0, 2.0, 2.0]]]]), [1], truth)
-    >>> metric.compute()["boundary_ratio"]
-    tensor([nan, 2.], dtype=torch.float64)
-    >>> metric.compute()["boundary_ratio_support"]
-    tensor([0, 1])
-    """
-
-    def __init__(self, num_classes: int, band: float | None = None, **kwargs: Any) -> None:
-        super().__init__(num_classes, BOUNDARY_NAMES, **kwargs)
-        self.band = band
-
-    @torch.no_grad()
-    def update(self, maps: Tensor, classes: Sequence[int], truth: Tensor) -> None:
-        """Add the maps of a batch; the arguments are those of :func:`boundary_activation`."""
-        geometry = Geometry(
-            truth, classes, num_classes=self.num_classes, band=self.band, tolerance=0.0
-        )
-        evidence = Evidence(maps, geometry)
-        self._add(geometry.classes, boundary_numbers(evidence), evidence.empty)
+    return boundary_numbers(MapStats(maps, geometry))

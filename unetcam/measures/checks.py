@@ -33,16 +33,16 @@ def require_labels(name: str, labels: Tensor, num_classes: int, lowest: int) -> 
     """
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
         raise MeasureError(
-            f"the {name} has dtype {labels.dtype}; give class indices as an integer tensor"
+            f"The {name} has dtype {labels.dtype}: give class indices as an integer tensor."
         )
     if labels.ndim not in (3, 4) or labels.numel() == 0:
         raise MeasureError(
-            f"the {name} has shape {tuple(labels.shape)}; give (B, H, W) or (B, D, H, W) pixels"
+            f"The {name} has shape {tuple(labels.shape)}: give (B, H, W) or (B, D, H, W) pixels."
         )
     if bool(((labels < lowest) | (labels >= num_classes)).any()):
         raise MeasureError(
-            f"the {name} holds values from {int(labels.min())} to {int(labels.max())}, but "
-            f"{num_classes} classes allow {lowest} to {num_classes - 1}; map other values first"
+            f"The {name} holds values from {int(labels.min())} to {int(labels.max())}, but "
+            f"{num_classes} classes allow {lowest} to {num_classes - 1}: map other values first."
         )
 
 
@@ -54,16 +54,16 @@ def require_classes(classes: Sequence[int], num_classes: int) -> tuple[int, ...]
     MeasureError
         If there is no class, or one is outside 0 to C - 1.
     """
-    found = tuple(int(c) for c in classes)
-    if not found:
-        raise MeasureError("no class was named; give the class index of every map")
-    for c in found:
+    indices = tuple(int(c) for c in classes)
+    if not indices:
+        raise MeasureError("No class was named: give the class index of every map.")
+    for c in indices:
         if not 0 <= c < num_classes:
             raise MeasureError(
-                f"class {c} is out of range; {num_classes} classes have the indices "
-                f"0 to {num_classes - 1}"
+                f"Class {c} is out of range: {num_classes} classes have the indices "
+                f"0 to {num_classes - 1}."
             )
-    return found
+    return indices
 
 
 def require_band(band: float | None, spatial: Sequence[int]) -> float:
@@ -77,7 +77,7 @@ def require_band(band: float | None, spatial: Sequence[int]) -> float:
     if band is None:
         return default_width(spatial)
     if not (math.isfinite(band) and band >= 1.0):
-        raise MeasureError(f"the band is {band} pixels; give a width of at least 1 pixel")
+        raise MeasureError(f"The band is {band} pixels: give a width of at least 1 pixel.")
     return float(band)
 
 
@@ -90,7 +90,7 @@ def require_tolerance(tolerance: float) -> float:
         If it is negative or not finite.
     """
     if not (math.isfinite(tolerance) and tolerance >= 0.0):
-        raise MeasureError(f"the tolerance is {tolerance} pixels; give a number of at least 0")
+        raise MeasureError(f"The tolerance is {tolerance} pixels: give a number of at least 0.")
     return float(tolerance)
 
 
@@ -104,7 +104,7 @@ def require_threshold(threshold: float) -> float:
     """
     if not 0.0 < threshold <= 1.0:
         raise MeasureError(
-            f"the threshold is {threshold}; give a share of the map's maximum in (0, 1]"
+            f"The threshold is {threshold}: give a share of the map's maximum in (0, 1]."
         )
     return float(threshold)
 
@@ -119,14 +119,14 @@ def require_maps(maps: Tensor, batch: int, count: int, spatial: Sequence[int]) -
         negative.
     """
     if not maps.dtype.is_floating_point:
-        raise MeasureError(f"the maps have dtype {maps.dtype}; give floating-point maps")
+        raise MeasureError(f"The maps have dtype {maps.dtype}: give floating-point maps.")
     wanted = (batch, count, *spatial)
     if tuple(maps.shape) != wanted:
         raise MeasureError(
-            f"the maps have shape {tuple(maps.shape)}, but the masks and classes ask for "
-            f"{wanted}; resize the maps to the masks and name one class per map"
+            f"The maps have shape {tuple(maps.shape)}, but the masks and classes ask for "
+            f"{wanted}: resize the maps to the masks and name one class per map."
         )
     if bool((maps < 0).any()):
         raise MeasureError(
-            "a map has negative values; measure positive evidence, as it is after a ReLU"
+            "A map has negative values: measure positive evidence, as it is after a ReLU."
         )

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from unetcam.measures.map_stats import Evidence, where_known
-from unetcam.measures.metric import PerClassMean
+from unetcam.measures.columns import names_of
+from unetcam.measures.map_stats import MapStats, where_known
 from unetcam.measures.regions import Geometry
 
-CONCENTRATION_NAMES = ("entropy", "gini", "effective_area")
+CONCENTRATION_NAMES: tuple[str, ...] = tuple(n for n in names_of("concentration") if n != "empty")
 
 
-def concentration_numbers(evidence: Evidence) -> dict[str, Tensor]:
-    """The numbers of :func:`map_concentration` from evidence that other questions share."""
-    pixels = evidence.geometry.valid_pixels.double()
-    known = evidence.usable
-    share = evidence.weights / evidence.mass[..., None]
+def concentration_numbers(stats: MapStats) -> dict[str, Tensor]:
+    """The numbers of :func:`map_concentration` from statistics that other questions share."""
+    pixels = stats.geometry.valid_pixels.double()
+    known = stats.usable
+    share = stats.weights / stats.mass[..., None]
     entropy = torch.special.entr(share).sum(-1) / pixels.log()
     # In descending order the k-th value has the ascending rank N - k + 1; ignored pixels come
     # last, after the N that count, and weigh nothing.
-    ordered = evidence.ranking[0].clamp(min=0).double()
+    ordered = stats.ranking[0].clamp(min=0).double()
     rank = torch.arange(ordered.shape[-1], device=ordered.device, dtype=torch.float64) + 0.5
-    gini = 1 - 2 * (ordered @ rank) / (evidence.mass * pixels)
+    gini = 1 - 2 * (ordered @ rank) / (stats.mass * pixels)
     effective = 1 / (pixels * share.square().sum(-1))
     return {
         "entropy": where_known(known & (pixels > 1), entropy),
@@ -85,40 +84,9 @@ def map_concentration(
     >>> import torch
     >>> truth = torch.zeros(1, 1, 4, dtype=torch.long)
     >>> maps = torch.tensor([[[[0.0, 0.0, 5.0, 5.0]]]])
-    >>> found = map_concentration(maps, [0], truth, num_classes=1)
-    >>> {k: round(v.item(), 6) for k, v in found.items()}
+    >>> numbers = map_concentration(maps, [0], truth, num_classes=1)
+    >>> {k: round(v.item(), 6) for k, v in numbers.items()}
     {'entropy': 0.5, 'gini': 0.5, 'effective_area': 0.5}
     """
     geometry = Geometry(truth, classes, num_classes=num_classes)
-    return concentration_numbers(Evidence(maps, geometry))
-
-
-class MapConcentration(PerClassMean):
-    """Mean :func:`map_concentration` numbers per class.
-
-    Parameters
-    ----------
-    num_classes : int
-        The number of classes C.
-    **kwargs
-        Of :class:`torchmetrics.Metric`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> metric = MapConcentration(num_classes=2)
-    >>> truth = torch.zeros(1, 1, 4, dtype=torch.long)
-    >>> metric.update(torch.tensor([[[[0.0, 0.0, 5.0, 5.0]]]]), [0], truth)
-    >>> metric.compute()["effective_area"]
-    tensor([0.5000,    nan], dtype=torch.float64)
-    """
-
-    def __init__(self, num_classes: int, **kwargs: Any) -> None:
-        super().__init__(num_classes, CONCENTRATION_NAMES, **kwargs)
-
-    @torch.no_grad()
-    def update(self, maps: Tensor, classes: Sequence[int], truth: Tensor) -> None:
-        """Add the maps of a batch; the arguments are those of :func:`map_concentration`."""
-        geometry = Geometry(truth, classes, num_classes=self.num_classes)
-        evidence = Evidence(maps, geometry)
-        self._add(geometry.classes, concentration_numbers(evidence), evidence.empty)
+    return concentration_numbers(MapStats(maps, geometry))

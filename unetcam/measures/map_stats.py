@@ -17,7 +17,7 @@ def where_known(known: Tensor, values: Tensor) -> Tensor:
     return torch.where(known, values.double(), torch.nan)
 
 
-class Evidence:
+class MapStats:
     """The maps of one layer over a :class:`Geometry`: maximum, mass and order, computed once.
 
     Parameters
@@ -46,8 +46,8 @@ class Evidence:
         require_maps(maps, geometry.batch, len(geometry.classes), geometry.spatial)
         if maps.device != geometry.device:
             raise MeasureError(
-                f"the maps lie on {maps.device} and the masks on {geometry.device}; "
-                "move both to one device"
+                f"The maps lie on {maps.device} and the masks on {geometry.device}: "
+                "move both to one device."
             )
         self.geometry = geometry
         flat = maps.detach().flatten(2)

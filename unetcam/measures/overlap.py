@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from unetcam.measures.checks import require_threshold
-from unetcam.measures.map_stats import Evidence, where_known
-from unetcam.measures.metric import PerClassMean
+from unetcam.measures.columns import names_of
+from unetcam.measures.map_stats import MapStats, where_known
 from unetcam.measures.regions import Geometry
 
-OVERLAP_MEASURES = (
-    "iou",
-    "dice",
-    "best_iou",
-    "best_dice",
-    "best_threshold",
-    "ap",
-    "pointing",
-    "energy",
-    "rank",
-)
-OVERLAP_NAMES: tuple[str, ...] = tuple(
-    f"{region}_{measure}" for region in ("truth", "prediction") for measure in OVERLAP_MEASURES
-)
+OVERLAP_NAMES: tuple[str, ...] = names_of("overlap")
 
 _CHUNK = 1 << 22
 """Values ranked at once; bounds the memory of large batches to some hundred megabytes."""
@@ -93,16 +79,16 @@ def _ranked(ordered: Tensor, regions: Tensor, level: Tensor, peak: Tensor) -> tu
     return iou, best_iou, threshold, average_precision, rank
 
 
-def overlap_numbers(evidence: Evidence, threshold: float) -> dict[str, Tensor]:
-    """The numbers of :func:`map_overlap` from evidence that other questions share."""
-    geometry = evidence.geometry
+def overlap_numbers(stats: MapStats, threshold: float) -> dict[str, Tensor]:
+    """The numbers of :func:`map_overlap` from statistics that other questions share."""
+    geometry = stats.geometry
     regions = torch.stack((geometry.inside, geometry.predicted_inside))
     near = (geometry.near_truth, geometry.near_prediction)
-    shape = evidence.peak.shape
+    shape = stats.peak.shape
 
-    ordered, pixels = (part.flatten(0, 1) for part in evidence.ranking)
+    ordered, pixels = (part.flatten(0, 1) for part in stats.ranking)
     flat = regions.flatten(1, 2)
-    peak = evidence.peak.flatten()
+    peak = stats.peak.flatten()
     level = threshold * peak
     step = max(1, _CHUNK // ordered.shape[-1])
     parts = []
@@ -115,10 +101,10 @@ def overlap_numbers(evidence: Evidence, threshold: float) -> dict[str, Tensor]:
         torch.cat(part, dim=1).view(2, *shape) for part in zip(*parts, strict=True)
     )
 
-    top = (evidence.values == evidence.peak[..., None]) & geometry.valid
+    top = (stats.values == stats.peak[..., None]) & geometry.valid
     numbers: dict[str, Tensor] = {}
     for k, (region, name) in enumerate(zip(regions, ("truth", "prediction"), strict=True)):
-        known = evidence.usable & region.any(-1)
+        known = stats.usable & region.any(-1)
         values = {
             "iou": iou[k],
             "dice": 2 * iou[k] / (1 + iou[k]),
@@ -127,7 +113,7 @@ def overlap_numbers(evidence: Evidence, threshold: float) -> dict[str, Tensor]:
             "best_threshold": best_threshold[k],
             "ap": precision[k],
             "pointing": (top & near[k]).sum(-1) / top.sum(-1).double(),
-            "energy": (evidence.weights * region).sum(-1) / evidence.mass,
+            "energy": (stats.weights * region).sum(-1) / stats.mass,
             "rank": rank[k],
         }
         numbers.update((f"{name}_{key}", where_known(known, v)) for key, v in values.items())
@@ -213,54 +199,12 @@ def map_overlap(
     >>> import torch
     >>> truth = torch.tensor([[[0, 0, 1, 1]]])
     >>> maps = torch.tensor([[[[0.0, 3.0, 4.0, 1.0]]]])
-    >>> found = map_overlap(maps, [1], truth, truth, num_classes=2, tolerance=0)
-    >>> [round(found[f"truth_{k}"].item(), 3) for k in ("iou", "best_iou", "best_threshold", "ap")]
+    >>> numbers = map_overlap(maps, [1], truth, truth, num_classes=2, tolerance=0)
+    >>> keys = ("iou", "best_iou", "best_threshold", "ap")
+    >>> [round(numbers[f"truth_{k}"].item(), 3) for k in keys]
     [0.333, 0.667, 0.25, 0.833]
-    >>> [found[f"truth_{k}"].item() for k in ("pointing", "energy", "rank")]
+    >>> [numbers[f"truth_{k}"].item() for k in ("pointing", "energy", "rank")]
     [1.0, 0.625, 0.5]
     """
     geometry = Geometry(truth, classes, prediction, num_classes=num_classes, tolerance=tolerance)
-    return overlap_numbers(Evidence(maps, geometry), require_threshold(threshold))
-
-
-class MapOverlap(PerClassMean):
-    """Mean :func:`map_overlap` numbers per class.
-
-    Parameters
-    ----------
-    num_classes : int
-        The number of classes C.
-    threshold : float
-        The fixed threshold, a share of the map's maximum, in (0, 1].
-    tolerance : float
-        The pointing game's tolerance, in pixels.
-    **kwargs
-        Of :class:`torchmetrics.Metric`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> metric = MapOverlap(num_classes=2)
-    >>> truth = torch.tensor([[[0, 0, 1, 1]]])
-    >>> metric.update(torch.tensor([[[[0.0, 3.0, 4.0, 1.0]]]]), [1], truth, truth)
-    >>> metric.compute()["truth_energy"]
-    tensor([   nan, 0.6250], dtype=torch.float64)
-    """
-
-    def __init__(
-        self, num_classes: int, threshold: float = 0.5, tolerance: float = 15.0, **kwargs: Any
-    ) -> None:
-        super().__init__(num_classes, OVERLAP_NAMES, **kwargs)
-        self.threshold = require_threshold(threshold)
-        self.tolerance = tolerance
-
-    @torch.no_grad()
-    def update(
-        self, maps: Tensor, classes: Sequence[int], truth: Tensor, prediction: Tensor
-    ) -> None:
-        """Add the maps of a batch; the arguments are those of :func:`map_overlap`."""
-        geometry = Geometry(
-            truth, classes, prediction, num_classes=self.num_classes, tolerance=self.tolerance
-        )
-        evidence = Evidence(maps, geometry)
-        self._add(geometry.classes, overlap_numbers(evidence, self.threshold), evidence.empty)
+    return overlap_numbers(MapStats(maps, geometry), require_threshold(threshold))

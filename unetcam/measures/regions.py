@@ -116,8 +116,8 @@ class Geometry:
             require_labels("prediction", prediction, num_classes, lowest=0)
             if prediction.shape != truth.shape:
                 raise MeasureError(
-                    f"the prediction has shape {tuple(prediction.shape)} and the truth "
-                    f"{tuple(truth.shape)}; bring both to the same pixels"
+                    f"The prediction has shape {tuple(prediction.shape)} and the truth "
+                    f"{tuple(truth.shape)}: bring both to the same pixels."
                 )
         self.classes = require_classes(classes, num_classes)
         self.num_classes = num_classes
@@ -175,7 +175,7 @@ class Geometry:
     @cached_property
     def _predicted_inside(self) -> Tensor:
         if self.prediction is None:
-            raise MeasureError("no prediction was given; hand it to Geometry or to the measure")
+            raise MeasureError("No prediction was given: hand it to Geometry or to the measure.")
         return (self.prediction[:, None] == self._class_column()) & self.valid
 
     @cached_property

@@ -59,10 +59,10 @@ def segmentation_quality(
     --------
     >>> import torch
     >>> truth, prediction = torch.tensor([[[0, 1, 1, -1]]]), torch.tensor([[[0, 0, 1, 1]]])
-    >>> found = segmentation_quality([0, 1], truth, prediction, num_classes=2)
-    >>> found["class_iou"]
+    >>> numbers = segmentation_quality([0, 1], truth, prediction, num_classes=2)
+    >>> numbers["class_iou"]
     tensor([[0.5000, 0.5000]], dtype=torch.float64)
-    >>> found["predicted_pixels"]
+    >>> numbers["predicted_pixels"]
     tensor([[2, 1]])
     """
     return quality_numbers(Geometry(truth, classes, prediction, num_classes=num_classes))

@@ -12,7 +12,7 @@ from unetcam.measures.background import background_numbers
 from unetcam.measures.boundary import boundary_numbers
 from unetcam.measures.checks import require_band, require_threshold
 from unetcam.measures.concentration import concentration_numbers
-from unetcam.measures.map_stats import Evidence
+from unetcam.measures.map_stats import MapStats
 from unetcam.measures.overlap import overlap_numbers
 from unetcam.measures.regions import Geometry
 from unetcam.measures.segmentation import quality_numbers
@@ -39,8 +39,8 @@ def _require_same(
     )
     if not same:
         raise MeasureError(
-            "the geometry was made for other masks, classes or settings; "
-            "make one with the same truth, prediction, classes, band and tolerance"
+            "The geometry was made for other masks, classes or settings: "
+            "make one with the same truth, prediction, classes, band and tolerance."
         )
 
 
@@ -124,12 +124,12 @@ def measure(
         )
     else:
         _require_same(geometry, classes, truth, prediction, num_classes, band, tolerance)
-    evidence = Evidence(maps, geometry)
+    stats = MapStats(maps, geometry)
     return {
         **quality_numbers(geometry),
-        "empty": evidence.empty,
-        **boundary_numbers(evidence),
-        **background_numbers(evidence),
-        **overlap_numbers(evidence, threshold),
-        **concentration_numbers(evidence),
+        "empty": stats.empty,
+        **boundary_numbers(stats),
+        **background_numbers(stats),
+        **overlap_numbers(stats, threshold),
+        **concentration_numbers(stats),
     }

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetcam.engine import Collected, Run, collect, observed
+from unetcam.engine import Collected, Request, collect, observed
 from unetcam.engine.request import Scored
 from unetcam.engine.tensors import undefined_to_nan
 from unetcam.errors import LayerError
@@ -49,8 +49,8 @@ class EigenCAM(Method):
     when = "What a layer responds to, whatever the class; the map is the same for all targets."
     asks_why = False
 
-    def explain(self, run: Run) -> Collected:
-        with observed(run) as seen:
+    def explain(self, request: Request) -> Collected:
+        with observed(request) as seen:
             return seen.collected(
                 {name: self._map(one)[:, None] for name, one in seen.activations.items()}
             )
@@ -93,7 +93,7 @@ class CAM(Method):
     def suitable(self, layers: tuple[str, ...]) -> tuple[str, ...]:
         return layers[-1:]
 
-    def explain(self, run: Run) -> Collected:
+    def explain(self, request: Request) -> Collected:
         head = _Head()
         shares: list[Tensor] = []
         scores: list[Scored] = []
@@ -101,13 +101,13 @@ class CAM(Method):
         def probed(logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]:
             with torch.enable_grad():
                 leaf = logits.detach().requires_grad_()
-                scores[:] = run.score(leaf, reference)
+                scores[:] = request.score(leaf, reference)
                 shares[:] = [_shares(score.value, leaf) for score in scores]
             return _probes(logits)
 
-        found = collect(replace(run, score=probed), head)
+        found = collect(replace(request, score=probed), head)
         tolerance = torch.finfo(found.logits.dtype).eps ** 0.5
-        _check_heads(tuple(run.layers), head.residuals, tolerance)
+        _check_heads(tuple(request.layers), head.residuals, tolerance)
         mixed = torch.stack(shares, dim=1)  # (B, T, classes)
         defined = torch.stack([score.defined for score in scores], dim=1)
         with torch.autocast(mixed.device.type, enabled=False):
@@ -173,8 +173,8 @@ class Channels(Method):
         if self.count < 1:
             raise ValueError(f"count={self.count!r} must be at least 1.")
 
-    def explain(self, run: Run) -> Collected:
-        with observed(run) as seen:
+    def explain(self, request: Request) -> Collected:
+        with observed(request) as seen:
             ranked = {name: self._ranked(one) for name, one in seen.activations.items()}
             shown = (len(seen.images), self.count)
             return Collected(

@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 import torch
 from torch import Tensor, nn
 
-from unetcam.engine import Collected, Run, observed, preserved
+from unetcam.engine import Collected, Request, observed, preserved
 from unetcam.engine.gates import Gate, watched
 from unetcam.errors import LayerError
 from unetcam.methods.registry import Method, register
@@ -37,11 +37,11 @@ class Attention(Method):
     when = "Networks with attention: what their gates close, and whether they close anything."
     asks_why = False
 
-    def explain(self, run: Run) -> Collected:
-        with observed(run) as seen:
-            modules = {name: point.whole(name) for name, point in run.layers.items()}
-            before = watched(run.model, modules, lambda: seen.forward(seen.images)).before
-            _check_gated(tuple(run.layers), before)
+    def explain(self, request: Request) -> Collected:
+        with observed(request) as seen:
+            modules = {name: point.whole(name) for name, point in request.layers.items()}
+            before = watched(request.model, modules, lambda: seen.forward(seen.images)).before
+            _check_gated(tuple(request.layers), before)
             maps = {}
             for name, activation in seen.activations.items():
                 gates = torch.stack([gate.passed for gate in before[name]]).mean(dim=0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unetcam.engine import Collected, Run, observed
+from unetcam.engine import Collected, Request, observed
 from unetcam.methods.components import oriented
 from unetcam.methods.gradient import weighted
 from unetcam.methods.registry import Method, register
@@ -40,8 +40,8 @@ class Random(Method):
     when = "To see how much of a measure is the layer's doing, whatever the weights are."
     asks_why = False
 
-    def explain(self, run: Run) -> Collected:
-        with observed(run) as seen:
+    def explain(self, request: Request) -> Collected:
+        with observed(request) as seen:
             return seen.collected({name: self._map(a) for name, a in seen.activations.items()})
 
     def _map(self, activation: Tensor) -> Tensor:
@@ -71,8 +71,8 @@ class Edges(Method):
     when = "To see whether maps do more than follow edges, which look like an explanation."
     asks_why = False
 
-    def explain(self, run: Run) -> Collected:
-        with observed(run) as seen:
+    def explain(self, request: Request) -> Collected:
+        with observed(request) as seen:
             edges = magnitude(seen.images.to(seen.values.dtype))
             return seen.collected(
                 {name: shrunk(edges, a.shape[2:]) for name, a in seen.activations.items()}
@@ -108,12 +108,12 @@ class MaskPrior(Method):
     paper = "none: the null hypothesis that a map is the mask"
     when = "To see whether maps tell more than the prediction does."
 
-    def explain(self, run: Run) -> Collected:
-        with observed(run) as seen:
+    def explain(self, request: Request) -> Collected:
+        with observed(request) as seen:
             logits = seen.logits.to(seen.values.dtype)
             with torch.enable_grad():
                 flat = torch.zeros_like(logits).requires_grad_()
-                scores = run.score(flat, logits)
+                scores = request.score(flat, logits)
                 asked = torch.stack([_positive(one.value, flat) for one in scores], dim=1)
             prior = (_probabilities(logits)[:, None] * asked).sum(dim=2)  # (B, T, *spatial)
             return seen.collected(

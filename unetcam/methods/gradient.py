@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetcam.engine import Collected, Run, collect, differentiate
+from unetcam.engine import Collected, Request, collect, differentiate
 from unetcam.methods.components import first_component
 from unetcam.methods.registry import Method, register
 
@@ -46,8 +46,8 @@ class GradientMethod(Method):
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
         """The raw maps (B, T, *spatial) of T targets, from their statistics (B, T, ...)."""
 
-    def explain(self, run: Run) -> Collected:
-        return differentiate(run, self) if run.create_graph else collect(run, self)
+    def explain(self, request: Request) -> Collected:
+        return differentiate(request, self) if request.create_graph else collect(request, self)
 
 
 class _ChannelWeighted(GradientMethod):

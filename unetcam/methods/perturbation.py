@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetcam.engine import Collected, Observation, Run, observed
+from unetcam.engine import Collected, Observation, Request, observed
 from unetcam.methods.gradient import weighted
 from unetcam.methods.registry import Method, register
 from unetcam.methods.resizing import enlarged, shrunk
@@ -41,8 +41,8 @@ class ScoreCAM(Method):
         "A check of Grad-CAM that trusts no gradient; one forward for each channel of each layer."
     )
 
-    def explain(self, run: Run) -> Collected:
-        with observed(run) as seen:
+    def explain(self, request: Request) -> Collected:
+        with observed(request) as seen:
             return seen.collected(
                 {name: self._maps(seen, one) for name, one in seen.activations.items()}
             )
@@ -92,8 +92,8 @@ class AblationCAM(Method):
     paper = "Desai and Ramaswamy, Ablation-CAM, WACV 2020, without its division by the score"
     when = "What a channel is really worth, where gradients saturate; a pass for each channel."
 
-    def explain(self, run: Run) -> Collected:
-        with observed(run) as seen:
+    def explain(self, request: Request) -> Collected:
+        with observed(request) as seen:
             return seen.collected(
                 {name: self._maps(seen, name, one) for name, one in seen.activations.items()}
             )
@@ -152,8 +152,8 @@ class RISE(Method):
         if not 0 < self.visible < 1:
             raise ValueError(f"visible={self.visible!r} must lie between 0 and 1.")
 
-    def explain(self, run: Run) -> Collected:
-        with observed(run) as seen:
+    def explain(self, request: Request) -> Collected:
+        with observed(request) as seen:
             size = seen.images.shape[2:]
             grids, shifts = self._drawn(seen.images)
             total = torch.zeros(*seen.values.shape, *size).to(seen.values)

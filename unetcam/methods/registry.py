@@ -8,7 +8,7 @@ from dataclasses import Field, fields, is_dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, TypeVar
 
-from unetcam.engine import Collected, Run
+from unetcam.engine import Collected, Request
 from unetcam.errors import UnetcamError
 
 Family = Literal["gradient", "activation", "perturbation", "baseline"]
@@ -60,8 +60,8 @@ class Method(ABC):
         return layers
 
     @abstractmethod
-    def explain(self, run: Run) -> Collected:
-        """The raw maps of all layers and targets of a run."""
+    def explain(self, request: Request) -> Collected:
+        """The raw maps of all layers and targets of a request."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unetcam.engine import Collected, Run, observed
+from unetcam.engine import Collected, Request, observed
 from unetcam.engine.request import Scored
 from unetcam.errors import UnetcamError
 from unetcam.methods.registry import Family, Method, Wrapper, register_wrapper
@@ -83,12 +83,12 @@ class Smooth(Wrapper):
     def suitable(self, layers: tuple[str, ...]) -> tuple[str, ...]:
         return self.method.suitable(layers)
 
-    def explain(self, run: Run) -> Collected:
-        with observed(replace(run, layers={})) as plain:
+    def explain(self, request: Request) -> Collected:
+        with observed(replace(request, layers={})) as plain:
             images, clean = plain.images, plain.logits
 
             def held(logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]:
-                return run.score(logits, clean)
+                return request.score(logits, clean)
 
             range_ = images.flatten(1).amax(dim=1) - images.flatten(1).amin(dim=1)
             deviation = self.noise * range_.view(-1, *[1] * (images.ndim - 1))
@@ -98,7 +98,7 @@ class Smooth(Wrapper):
                 noise = torch.randn(
                     images.shape[1:], generator=generator, device=images.device, dtype=images.dtype
                 )
-                noisy = replace(run, images=images + deviation * noise, score=held)
+                noisy = replace(request, images=images + deviation * noise, score=held)
                 for name, found in self.method.explain(noisy).maps.items():
                     sums[name] = sums[name] + found if name in sums else found
         maps = {name: total / self.samples for name, total in sums.items()}

@@ -16,7 +16,7 @@ import torch
 from skimage.segmentation import slic
 from torch import Tensor
 
-from unetcam.engine import Collected, Observation, Run, observed
+from unetcam.engine import Collected, Observation, Request, observed
 from unetcam.errors import UnetcamError
 from unetcam.methods.registry import Method, register
 from unetcam.methods.resizing import shrunk
@@ -60,8 +60,8 @@ class _Surrogate(Method):
     def _attribution(self, forward: Callable[[Tensor], Tensor]) -> Any:
         """captum's attribution of a function from images (n, C, *spatial) to scores (n, T)."""
 
-    def explain(self, run: Run) -> Collected:
-        with observed(run) as seen:
+    def explain(self, request: Request) -> Collected:
+        with observed(request) as seen:
             found = torch.stack([self._map(seen, at) for at in range(len(seen.images))])
             return seen.collected(
                 {name: shrunk(found, one.shape[2:]) for name, one in seen.activations.items()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from unetcam.engine.request import Point
+from unetcam.engine.request import TapPoint
 from unetcam.errors import LayerError
 from unetcam.models.layers import LayerTable
 from unetcam.models.look import Look
@@ -96,7 +96,7 @@ def _parsed(name: str, modules: dict[str, nn.Module]) -> Address | None:
     return Address(name, matched[1], int(matched[2]) - 1 if matched[2] else None, matched[3])
 
 
-def tap_points(model: nn.Module, wanted: Sequence[Address], look: Look) -> dict[str, Point]:
+def tap_points(model: nn.Module, wanted: Sequence[Address], look: Look) -> dict[str, TapPoint]:
     """Where each of some layers is tapped, by its name.
 
     Parameters
@@ -122,7 +122,7 @@ def tap_points(model: nn.Module, wanted: Sequence[Address], look: Look) -> dict[
     }
 
 
-def _entering(model: nn.Module, address: Address, table: LayerTable) -> Point:
+def _entering(model: nn.Module, address: Address, table: LayerTable) -> TapPoint:
     part = table.parts.get(address.name)
     if part is None:
         layer = address.name.removesuffix(f":{address.part}")
@@ -132,11 +132,11 @@ def _entering(model: nn.Module, address: Address, table: LayerTable) -> Point:
         raise LayerError(f"The layer '{layer}' has no part '{address.part}': {hint}")
     module = model.get_submodule(part.module)
     layout = None if part.layout.is_map else part.layout
-    return Point(module, part.run, layout, part.entry)
+    return TapPoint(module, part.run, layout, part.entry)
 
 
-def _given(model: nn.Module, address: Address, runs: Sequence[Call], run: Trace) -> Point:
-    point = Point(model.get_submodule(address.module), address.run)
+def _given(model: nn.Module, address: Address, runs: Sequence[Call], run: Trace) -> TapPoint:
+    point = TapPoint(model.get_submodule(address.module), address.run)
     which = address.run or 0
     if address.run is not None and which >= len(runs):
         raise LayerError(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unetcam.engine.request import Point
+from unetcam.engine.request import TapPoint
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import at_least_single, plain_images
 from unetcam.errors import LayerError, ModelError, reason
@@ -216,14 +216,16 @@ class LoadedModel:
             return ModelError(
                 f"The model's first convolution takes images of {channels} channels, and these, "
                 f"of shape {shape}, have {shape[1]}{last}: give images (B, C, *spatial) as in "
-                "training, with channels= in a call that loads the model."
+                "training, with channels= where the model is loaded.",
+                option="channels",
             )
         return ModelError(
             f"The model's forward fails on images of shape {shape} ({reason(error)}): give what "
-            "it takes, with channels= and size= in a call that loads the model."
+            "it takes, with channels= and size= where the model is loaded.",
+            option=("channels", "size"),
         )
 
-    def tap_points(self, wanted: Sequence[Address], inputs: Inputs) -> dict[str, Point]:
+    def tap_points(self, wanted: Sequence[Address], inputs: Inputs) -> dict[str, TapPoint]:
         """Where each of the layers is tapped, by its name.
 
         Raises

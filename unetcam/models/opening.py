@@ -82,7 +82,7 @@ def load(
     if isinstance(model, LoadedModel):
         return model
     if channels is not None and channels < 1:
-        raise RunError(f"{channels} channels hold no image: use 1 or more.")
+        raise RunError(f"{channels} channels hold no image: use 1 or more.", option="channels")
     if isinstance(model, nn.Module):
         module = model
     else:
@@ -97,8 +97,9 @@ def load(
         )
         if must_be_trained and checkpoint is None and has_random_weights(str(model)):
             raise ModelError(
-                f"{model} without a checkpoint has random weights, which explain nothing: give "
-                "the weights with checkpoint=FILE."
+                f"{model} without checkpoint= has random weights, which explain nothing: give "
+                "the weights with checkpoint=FILE.",
+                option="checkpoint",
             )
         check_supported(module)
         module.to(chosen)
@@ -130,12 +131,15 @@ def choose_device(name: str) -> torch.device:
     if name == "cpu":
         return torch.device("cpu")
     if kind != "cuda" or (number and not number.isdecimal()) or name.endswith(":"):
-        raise RunError(f"There is no device '{name}': use auto, cpu, cuda or cuda:0.")
+        raise RunError(
+            f"There is no device '{name}': use auto, cpu, cuda or cuda:0.", option="device"
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(number or 0) >= count:
         raise RunError(
             f"Device '{name}' is not there, as PyTorch sees {count} CUDA devices on this machine: "
-            "use auto or cpu as the device."
+            "use device='auto' or 'cpu'.",
+            option="device",
         )
     return torch.device("cuda", int(number or 0))
 
@@ -154,7 +158,8 @@ def blank_images(
     if size is not None and len(size) != dims:
         raise RunError(
             f"The network takes {'volumes' if dims == 3 else 'images'}, and a size of "
-            f"{_by(size)} was given: use {dims} numbers, as in {_by((96,) * dims)}."
+            f"{_by(size)} was given: use {dims} numbers, as in {_by((96,) * dims)}.",
+            option="size",
         )
     shape = (1, channels or input_channels(model.module), *(size or EXAMPLE_SIZES[dims]))
     return torch.zeros(shape, device=model.device, dtype=model.dtype)
@@ -188,7 +193,8 @@ def input_channels(model: nn.Module) -> int:
     if first is None:
         raise ModelError(
             "The network has no convolution that tells how many channels its images have: say so "
-            "with channels=."
+            "with channels=.",
+            option="channels",
         )
     return first.in_channels
 

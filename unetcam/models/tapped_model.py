@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from unetcam.engine import Collected, Run
-from unetcam.engine.channel_derivatives import Shifts, shift_derivatives
+from unetcam.engine import Collected, Request
+from unetcam.engine.channel_derivatives import ChannelDerivatives, channel_derivatives
 from unetcam.engine.memory import memory_bytes
-from unetcam.engine.request import Point, Scoring
+from unetcam.engine.request import Scoring, TapPoint
 from unetcam.errors import LayerError
 from unetcam.models.io import Inputs, bound, detached, image_of
 from unetcam.models.layer_names import Address
@@ -64,7 +64,7 @@ class TappedModel:
             return None
         return tuple(address.name for address in self._known_addresses())
 
-    def tap_points(self, inputs: Inputs) -> Mapping[str, Point]:
+    def tap_points(self, inputs: Inputs) -> Mapping[str, TapPoint]:
         """Where each layer is tapped, by its name."""
         self.loaded.look(inputs)
         return self.loaded.tap_points(self._known_addresses(), inputs)
@@ -87,7 +87,7 @@ class TappedModel:
 
         def explained(*, channels_last: bool) -> Collected:
             return method.explain(
-                Run(
+                Request(
                     model,
                     images,
                     points,
@@ -111,13 +111,13 @@ class TappedModel:
 
     def channel_derivatives(
         self, images: Tensor, layer: str | None, memory_budget: int | float | None
-    ) -> tuple[str, Shifts]:
+    ) -> tuple[str, ChannelDerivatives]:
         """A layer's name, the last by default, and what its channels' shifts do to the logits."""
         wanted = list(self.tap_points(images))[-1] if layer is None else layer
         (address,) = self.loaded.addresses([wanted])
         (point,) = self.loaded.tap_points([address], images).values()
         budget = self._memory_budget if memory_budget is None else memory_budget
-        return address.name, shift_derivatives(
+        return address.name, channel_derivatives(
             self.loaded.module,
             images,
             address.name,

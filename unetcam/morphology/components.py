@@ -200,18 +200,18 @@ def connected_components(mask: Tensor) -> Components:
     --------
     >>> import torch
     >>> mask = torch.tensor([[[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]]]).bool()
-    >>> found = connected_components(mask)
-    >>> found.count, found.area, found.largest
+    >>> parts = connected_components(mask)
+    >>> parts.count, parts.area, parts.largest
     (tensor([2]), tensor([4]), tensor([3]))
-    >>> found.centroid
+    >>> parts.centroid
     tensor([[0.3333, 1.0000]], dtype=torch.float64)
     """
     rows, *spatial = mask.shape
     dims = len(spatial)
     device = mask.device
     mask = mask.contiguous()
-    found = _runs(mask)
-    start, length, root, is_root = found.start, found.length, found.root, found.is_root
+    merged = _runs(mask)
+    start, length, root, is_root = merged.start, merged.length, merged.root, merged.is_root
     runs = len(start)
     zero = torch.zeros(rows, dtype=torch.int64, device=device)
     if runs == 0:

@@ -63,12 +63,12 @@ def _along_axis(squared: Tensor, axis: int, reach: int) -> Tensor:
     block = _BLOCK_CUDA if squared.is_cuda else _BLOCK_CPU
     columns = max(1, min(lines.shape[2], block // lines.shape[1]))
     rows = max(1, block // (lines.shape[1] * columns))
-    found = torch.empty_like(lines)
+    nearest = torch.empty_like(lines)
     for top in range(0, lines.shape[0], rows):
         for left in range(0, lines.shape[2], columns):
             part = slice(top, top + rows), slice(None), slice(left, left + columns)
-            found[part] = _parabolas(lines[part].contiguous(), reach)
-    return found.view(squared.shape)
+            nearest[part] = _parabolas(lines[part].contiguous(), reach)
+    return nearest.view(squared.shape)
 
 
 def squared_distance(mask: Tensor, reach: int, *, spatial_dims: int) -> Tensor:
@@ -113,8 +113,8 @@ def squared_distance(mask: Tensor, reach: int, *, spatial_dims: int) -> Tensor:
     """
     if mask.dtype != torch.bool or not 1 <= spatial_dims <= min(3, mask.ndim):
         raise MeasureError(
-            f"a distance needs a bool mask with 1 to 3 spatial axes; "
-            f"got {mask.dtype}, shape {tuple(mask.shape)} and {spatial_dims} axes"
+            f"A distance needs a bool mask with 1 to 3 spatial axes: "
+            f"got {mask.dtype}, shape {tuple(mask.shape)} and {spatial_dims} axes."
         )
     dtype = _integer_dtype(reach)
     limit = reach * reach

@@ -80,7 +80,7 @@ def write_report(run: RunLike, examples: Sequence[Example], out: Path | None = N
     Path
         Of ``report.html``.
     """
-    folder = Path(run.folder if out is None else out)
+    folder = Path(run.path if out is None else out)
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
     write_figures(run, examples, pictures)
@@ -199,7 +199,7 @@ def _content(run: RunLike, examples: Sequence[Example]) -> dict[str, Any]:
     classes = class_summaries(run, stats, rows, judged, findings)
     gallery = Gallery(run, rows, examples, findings)
     grave = {finding.class_index for finding in findings if finding.severity == "high"}
-    config = run.meta.get("config", {})
+    config = run.meta.get("spec", {})
     return {
         "version": __version__,
         "title": _model_name(config),

@@ -228,7 +228,7 @@ def full_table(run: RunLike, stats: Stats, class_index: int) -> list[FullLine]:
         found = [stats(class_index, layer, column.name) for layer in run.layers]
         if any(stat.judged for stat in found):
             cells = tuple(_full_cell(stat, column.unit) for stat in found)
-            lines.append(FullLine(column.title, column.definition, cells))
+            lines.append(FullLine(column.title, column.explanation, cells))
     return lines
 
 

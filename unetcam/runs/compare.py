@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unetcam.errors import RunError
-from unetcam.runs.finished import RunData
-from unetcam.runs.spec import same_preprocessing
+from unetcam.runs.run import Run
 from unetcam.runs.summary import OF_THE_MODEL
 
 #: The measures that are compared where none are named.
@@ -105,12 +104,12 @@ class Comparison:
         }
 
 
-def compare(a: RunData, b: RunData, metrics: Sequence[str] | None = None) -> Comparison:
+def compare(a: Run, b: Run, metrics: Sequence[str] | None = None) -> Comparison:
     """Compare two runs over the images, layers and classes that both have.
 
     Parameters
     ----------
-    a, b : RunData
+    a, b : Run
         Of the same images; networks, checkpoints, methods or settings may differ.
     metrics : sequence of str, optional
         Columns of the rows. By default the main ones that both runs have.
@@ -153,7 +152,7 @@ def compare(a: RunData, b: RunData, metrics: Sequence[str] | None = None) -> Com
         if missing:
             notes.append(f"{missing} images are in run {label} only and are left out.")
     table = _table(joined, pairs, classes, chosen)
-    return Comparison(table, tuple(notes), str(a.folder), str(b.folder))
+    return Comparison(table, tuple(notes), str(a.path), str(b.path))
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -187,7 +186,7 @@ def signed_rank(differences: NDArray[np.float64]) -> float:
     return float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
 
 
-def _metrics(a: RunData, b: RunData, asked: Sequence[str] | None) -> list[str]:
+def _metrics(a: Run, b: Run, asked: Sequence[str] | None) -> list[str]:
     shared = [name for name in a.measures if name in set(b.measures)]
     if asked is None:
         return [name for name in HEADLINES if name in shared]
@@ -197,13 +196,13 @@ def _metrics(a: RunData, b: RunData, asked: Sequence[str] | None) -> list[str]:
     return list(asked)
 
 
-def _layer_pairs(a: RunData, b: RunData) -> tuple[list[tuple[str, str]], list[str]]:
+def _layer_pairs(a: Run, b: Run) -> tuple[list[tuple[str, str]], list[str]]:
     notes = []
     pairs = {name: name for name in a.layers if name in b.layers}
     left_a = [name for name in a.layers if name not in pairs]
     left_b = [name for name in b.layers if name not in pairs]
-    strides_a = dict(zip(a.layers, a.config["strides"], strict=True))
-    strides_b = dict(zip(b.layers, b.config["strides"], strict=True))
+    strides_a = dict(zip(a.layers, a.spec.strides or (), strict=True))
+    strides_b = dict(zip(b.layers, b.spec.strides or (), strict=True))
     for name in left_a:
         same_a = [other for other in left_a if strides_a[other] == strides_a[name]]
         same_b = [other for other in left_b if strides_b[other] == strides_a[name]]
@@ -225,15 +224,15 @@ def _layer_pairs(a: RunData, b: RunData) -> tuple[list[tuple[str, str]], list[st
     return [(name, pairs[name]) for name in a.layers if name in pairs], notes
 
 
-def _other_differences(a: RunData, b: RunData) -> list[str]:
+def _other_differences(a: Run, b: Run) -> list[str]:
     notes = []
     for name in ("method", "target", "band", "threshold", "tolerance"):
-        mine, theirs = a.config.get(name), b.config.get(name)
+        mine, theirs = getattr(a.spec, name), getattr(b.spec, name)
         if mine != theirs:
             notes.append(f"The runs differ in {name}: {_auto(mine)} in A, {_auto(theirs)} in B.")
-    if a.config.get("data_digest") != b.config.get("data_digest"):
+    if a.spec.data_digest != b.spec.data_digest:
         notes.append("The runs' images or masks are not the same files; images are paired by name.")
-    if not same_preprocessing(a.config["preprocessing"], b.config["preprocessing"]):
+    if a.spec.preprocessing != b.spec.preprocessing:
         notes.append("The runs differ in preprocessing.")
     shared = set(a.classes.names) & set(b.classes.names)
     names = dict.fromkeys((*a.classes.names, *b.classes.names))
@@ -244,8 +243,8 @@ def _other_differences(a: RunData, b: RunData) -> list[str]:
 
 
 def _joined(
-    a: RunData,
-    b: RunData,
+    a: Run,
+    b: Run,
     pairs: Sequence[tuple[str, str]],
     classes: Sequence[str],
     metrics: Sequence[str],

@@ -20,46 +20,15 @@ from unetcam.data import Frame, Item
 from unetcam.measures import Geometry, measure
 from unetcam.result import CAMResult
 from unetcam.runs.framed_targets import targets_for
-from unetcam.runs.spec import TargetKind
+from unetcam.runs.spec import Spec
 from unetcam.targets import Target, predict
 
 #: Map values that are measured at a time: bounds the memory that large images take.
 MEASURED_AT_ONCE = 1 << 24
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What is measured, and how.
-
-    Attributes
-    ----------
-    class_names : tuple of str
-    method : str
-    seed : int
-        Seeds what the method draws.
-    target : TargetKind
-        See :class:`~unetcam.runs.spec.RunConfig`.
-    band, threshold, tolerance
-        See :class:`~unetcam.runs.spec.RunConfig`.
-    amp : bool
-        Run the network in mixed precision.
-    tiles : (tuple of int, int), optional
-        Sides and overlap of the tiles in which images are explained, one image at a time.
-    """
-
-    class_names: tuple[str, ...]
-    method: str = "gradcam"
-    seed: int = 0
-    target: TargetKind = "class"
-    band: float | None = None
-    threshold: float = 0.5
-    tolerance: float = 15.0
-    amp: bool = False
-    tiles: tuple[tuple[int, ...], int] | None = None
-
-
 @dataclass(frozen=True, eq=False)
-class View:
+class ExplainedBatch:
     """Explained images that share a frame, so that one tensor holds them.
 
     Attributes
@@ -118,9 +87,8 @@ class Explainer:
     ----------
     model : nn.Module
         In eval mode, on the device where the work is done.
-    layers, strides : sequence
-        The layers, deepest first, and their strides.
-    settings : Settings
+    spec : Spec
+        A settled one.
     progress : callable, optional
         Is told how many tiles of how many are done.
     """
@@ -128,22 +96,21 @@ class Explainer:
     def __init__(
         self,
         model: nn.Module,
-        layers: Sequence[str],
-        strides: Sequence[int],
-        settings: Settings,
+        spec: Spec,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._progress = progress
-        self.layers, self.strides, self.settings = tuple(layers), tuple(strides), settings
+        self.spec = spec
+        self.layers, self.strides = spec.layers or (), spec.strides or ()
         tensor = next(model.parameters(), None)
         self.device = torch.device("cpu") if tensor is None else tensor.device
         self._dtype = torch.float32 if tensor is None else tensor.dtype
         self._cam = UNetCAM(
             model,
-            layers=list(layers),
-            method=methods.get(settings.method, settings.seed),
+            layers=list(self.layers),
+            method=methods.get(spec.method, spec.seed),
         )
-        self._per_target = methods.get(settings.method).per_target
+        self._per_target = methods.get(spec.method).per_target
 
     def __enter__(self) -> Explainer:
         self._cam.__enter__()
@@ -157,7 +124,7 @@ class Explainer:
     ) -> None:
         self._cam.__exit__(kind, error, traceback)
 
-    def views(self, items: Sequence[Item]) -> Iterator[View]:
+    def explained(self, items: Sequence[Item]) -> Iterator[ExplainedBatch]:
         """Explain images whose prepared tensors have one shape, in a single pass.
 
         Raises
@@ -167,12 +134,12 @@ class Explainer:
         """
         images = torch.stack([item.prepared.image for item in items]).to(self.device, self._dtype)
         size = tuple(images.shape[2:])
-        with torch.autocast(self.device.type, enabled=self.settings.amp):
-            kind, classes = self.settings.target, len(self.settings.class_names)
+        with torch.autocast(self.device.type, enabled=self.spec.amp):
+            kind, classes = self.spec.target, len(self.spec.class_names)
             wanted = targets_for(kind, classes, items, self.device)
-            result = self._explained(images, wanted)
+            result = self._maps_of(images, wanted)
         logits = _resized(result.logits.float(), size)
-        names = self.settings.class_names
+        names = self.spec.class_names
         if not self._per_target:
             names = tuple(one.name for one in result.targets)
         groups: dict[Frame, list[int]] = {}
@@ -182,12 +149,12 @@ class Explainer:
             at = torch.tensor(positions, device=self.device)
             prediction = predict(frame.restore(logits.index_select(0, at)))
             images_here = tuple(items[i] for i in positions)
-            yield View(images_here, prediction, names, result, at, frame, size)
+            yield ExplainedBatch(images_here, prediction, names, result, at, frame, size)
 
-    def _explained(self, images: Tensor, targets: Sequence[Target]) -> CAMResult:
-        if self.settings.tiles is None:
+    def _maps_of(self, images: Tensor, targets: Sequence[Target]) -> CAMResult:
+        if self.spec.tiles is None:
             return self._cam(images, targets=targets)
-        tile, overlap = self.settings.tiles
+        tile, overlap = self.spec.tiles
         return self._cam.tiled(images, tile, overlap, targets=targets, progress=self._progress)
 
     def rows(self, items: Sequence[Item]) -> pd.DataFrame:
@@ -204,24 +171,24 @@ class Explainer:
             The key columns, then the measures of :func:`unetcam.measures.measure`.
         """
         tables = [
-            self._measured(view, slice(start, start + count))
-            for view in self.views(items)
-            for count in (self._at_once(view),)
-            for start in range(0, len(view.items), count)
+            self._measured(batch, slice(start, start + count))
+            for batch in self.explained(items)
+            for count in (self._at_once(batch),)
+            for start in range(0, len(batch.items), count)
         ]
         return pd.concat(tables, ignore_index=True)
 
-    def _at_once(self, view: View) -> int:
-        pixels = view.prediction[0].numel() * len(self.settings.class_names)
+    def _at_once(self, batch: ExplainedBatch) -> int:
+        pixels = batch.prediction[0].numel() * len(self.spec.class_names)
         return max(1, MEASURED_AT_ONCE // pixels)
 
-    def _measured(self, view: View, part: slice) -> pd.DataFrame:
+    def _measured(self, batch: ExplainedBatch, part: slice) -> pd.DataFrame:
         """The rows of some images; of a volume that is large, one class after the other."""
-        items, count = view.items[part], len(self.settings.class_names)
+        items, count = batch.items[part], len(self.spec.class_names)
         truth = torch.from_numpy(np.stack([item.truth for item in items])).to(self.device)
         at_once = max(1, min(count, MEASURED_AT_ONCE // truth.numel()))
         groups = [range(start, count)[:at_once] for start in range(0, count, at_once)]
-        measured = [self._of_classes(view, part, truth, classes) for classes in groups]
+        measured = [self._of_classes(batch, part, truth, classes) for classes in groups]
         found = [
             {name: torch.cat([one[name] for one in layer], dim=1) for name in layer[0]}
             for layer in zip(*measured, strict=True)
@@ -229,28 +196,28 @@ class Explainer:
         return self._table(items, found)
 
     def _of_classes(
-        self, view: View, part: slice, truth: Tensor, classes: range
+        self, batch: ExplainedBatch, part: slice, truth: Tensor, classes: range
     ) -> list[dict[str, Tensor]]:
         """By layer, the measures of some classes, (b, t) each."""
-        settings, prediction = self.settings, view.prediction[part]
+        spec, prediction = self.spec, batch.prediction[part]
         geometry = Geometry(
             truth,
             classes,
             prediction,
-            num_classes=len(settings.class_names),
-            band=settings.band,
-            tolerance=settings.tolerance,
+            num_classes=len(spec.class_names),
+            band=spec.band,
+            tolerance=spec.tolerance,
         )
         return [
             measure(
-                view.maps(layer, slice(classes.start, classes.stop))[part],
+                batch.maps(layer, slice(classes.start, classes.stop))[part],
                 classes,
                 truth,
                 prediction,
-                num_classes=len(settings.class_names),
-                band=settings.band,
-                threshold=settings.threshold,
-                tolerance=settings.tolerance,
+                num_classes=len(spec.class_names),
+                band=spec.band,
+                threshold=spec.threshold,
+                tolerance=spec.tolerance,
                 geometry=geometry,
             )
             for layer in self.layers
@@ -262,60 +229,20 @@ class Explainer:
         stacked = torch.stack([torch.stack([one[n].double() for n in names]) for one in found])
         numbers = stacked.permute(2, 0, 3, 1).reshape(-1, len(names)).cpu().numpy()  # (B L T, M)
         types = [_TYPES.get(found[0][n].dtype, np.float32) for n in names]
-        b, t = len(items), len(self.settings.class_names)
+        b, t = len(items), len(self.spec.class_names)
         layers = len(self.layers)
         columns: dict[str, Any] = {
             "image": np.repeat([item.sample.id for item in items], layers * t),
             "layer": np.tile(np.repeat(self.layers, t), b),
             "stage_stride": np.tile(np.repeat(np.array(self.strides, np.int32), t), b),
             "class_index": np.tile(np.arange(t, dtype=np.int32), b * layers),
-            "class_name": np.tile(self.settings.class_names, b * layers),
-            "target": self.settings.target,
-            "method": self.settings.method,
+            "class_name": np.tile(self.spec.class_names, b * layers),
+            "target": self.spec.target,
+            "method": self.spec.method,
         }
         for position, (name, kind) in enumerate(zip(names, types, strict=True)):
             columns[name] = numbers[:, position].astype(kind)
         return pd.DataFrame(columns)
-
-    def pictures(self, items: Sequence[Item]) -> list[Picture]:
-        """What there is to look at, on the CPU, of images with prepared tensors of one shape."""
-        found: dict[int, Picture] = {}
-        for view in self.views(items):
-            maps = {layer: view.maps(layer).float().cpu().numpy() for layer in self.layers}
-            prediction = view.prediction.cpu().numpy()
-            for position, item in enumerate(view.items):
-                found[id(item)] = Picture(
-                    item,
-                    prediction[position],
-                    {name: m[position] for name, m in maps.items()},
-                    view.names,
-                )
-        return [found[id(item)] for item in items]
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """One explained image.
-
-    Attributes
-    ----------
-    item : Item
-    prediction : ndarray of int64, (H, W) or (D, H, W)
-        In the image's own frame, like the maps.
-    maps : Mapping of str to ndarray of float32, (T, H, W) or (T, D, H, W)
-        By layer: the raw maps of all classes.
-    names : tuple of str
-        What the T maps are of.
-    """
-
-    item: Item
-    prediction: NDArray[np.int64]
-    maps: Mapping[str, NDArray[np.float32]]
-    names: tuple[str, ...]
-
-    def scaled(self, layer: str, class_index: int) -> NDArray[np.float32]:
-        """One map divided by its own maximum; see :func:`scaled`."""
-        return scaled(self.maps[layer][class_index])
 
 
 _TYPES: dict[torch.dtype, Any] = {

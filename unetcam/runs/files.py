@@ -1,13 +1,11 @@
-"""Files that appear whole or not at all, and digests of what they hold."""
+"""Files that appear whole or not at all, and a lock on their folder."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,65 +50,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object at once."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
-
-    Raises
-    ------
-    OSError
-        For a file that can't be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def file_digests(
-    paths: Iterable[Path], advance: Callable[[], None] | None = None
-) -> dict[str, str]:
-    """The digest of each distinct file, read by a few threads; "unreadable" where there is none.
-
-    Parameters
-    ----------
-    paths : iterable of Path
-        A path may come more than once and is read once.
-    advance : callable, optional
-        Called after every file.
-
-    Returns
-    -------
-    dict of str to str
-        By the path as text.
-    """
-    distinct = sorted({str(path) for path in paths})
-
-    def one(path: str) -> str:
-        try:
-            return file_digest(Path(path))
-        except OSError:
-            return "unreadable"
-
-    found: dict[str, str] = {}
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for path, digest in zip(distinct, pool.map(one, distinct), strict=True):
-            found[path] = digest
-            if advance is not None:
-                advance()
-    return found
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON value in its canonical form (sorted keys, no spaces).
-
-    >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
-    True
-    """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def remove_tree(folder: Path) -> None:

@@ -42,7 +42,7 @@ def targets_for(
     Parameters
     ----------
     kind : TargetKind
-        See :class:`~unetcam.runs.spec.RunConfig`.
+        See :class:`~unetcam.runs.spec.Spec`.
     classes : int
     items : sequence of Item
         With their masks for a kind that needs the truth.

@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from unetcam.data import Item, Preprocessing, Sample, SegmentationDataset, Skipped
+from unetcam.data import Item, Sample, SegmentationDataset, Skipped
 from unetcam.errors import LayerError, ModelError, RunError, UnetcamError
-from unetcam.runs.explain import Explainer, Settings
-from unetcam.runs.finished import RunData, class_table
+from unetcam.runs.explain import Explainer
 from unetcam.runs.read_ahead import read_ahead
-from unetcam.runs.spec import RunConfig
+from unetcam.runs.run import Run
+from unetcam.runs.spec import Spec
 from unetcam.runs.store import RunStore
 
 SMALLEST_CHUNK = 16
@@ -71,7 +71,7 @@ def execute(
     model: nn.Module,
     samples: Sequence[Sample],
     skipped: Sequence[Skipped],
-    config: RunConfig,
+    spec: Spec,
     out: Path,
     *,
     device: torch.device | str = "cpu",
@@ -80,7 +80,7 @@ def execute(
     command: Sequence[str] = (),
     beside: Collection[str] = (),
     progress: Progress | None = None,
-) -> RunData:
+) -> Run:
     """Explain every image of a data set and write the run's folder.
 
     A run that was killed goes on where it stopped when it is started again, and ends with the same
@@ -92,8 +92,8 @@ def execute(
         In eval mode; it is moved to `device`.
     samples, skipped : sequences
         What :func:`unetcam.data.find_samples` found, and what it could not use.
-    config : RunConfig
-        What determines the result.
+    spec : Spec
+        A settled one: what determines the result.
     out : Path
         The run's folder.
     device : torch.device or str
@@ -111,7 +111,7 @@ def execute(
 
     Returns
     -------
-    RunData
+    Run
 
     Raises
     ------
@@ -120,19 +120,23 @@ def execute(
     LayerError, ModelError
         If the network can't be explained at all.
     """
+    if workers < 0:
+        raise RunError(
+            f"{workers} workers can't read anything: use 0 (read here) or more.", option="workers"
+        )
     progress = progress or Silent()
-    with RunStore(out, config, command=command, force=force, beside=beside) as store:
+    with RunStore(out, spec, command=command, force=force, beside=beside) as store:
         if store.state == "finished":
             progress.note(
                 f"The run in '{out}' is finished already: only its summary and report are made "
-                "anew (--force runs it again)."
+                "anew (force runs it again)."
             )
         else:
             for one in skipped:
                 progress.skipped(one)
-            _explain_all(model.to(device), samples, config, store, workers, progress)
+            _explain_all(model.to(device), samples, spec, store, workers, progress)
             store.finish(skipped, {"images": len(samples) + len(skipped)})
-        run = RunData.load(out)
+        run = Run.load(out)
         store.write_summary(run.summary)
         run.meta = store.meta
         return run
@@ -152,37 +156,24 @@ def chunks(count: int, batch_size: int, *, volumes: bool = False) -> list[range]
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def settings_of(config: RunConfig) -> Settings:
-    """What an explainer needs to know of a run's configuration."""
-    return Settings(
-        class_names=tuple(config.classes["names"]),
-        method=config.method,
-        seed=config.seed,
-        target=config.target,
-        band=config.band,
-        threshold=config.threshold,
-        tolerance=config.tolerance,
-        amp=config.amp,
-        tiles=None if config.tile is None else (config.tile, config.overlap or 0),
-    )
-
-
-def dataset_of(samples: Sequence[Sample], config: RunConfig) -> SegmentationDataset:
-    """The data set that a run's configuration makes of samples."""
-    preprocessing = Preprocessing.from_yaml(config.preprocessing)
-    return SegmentationDataset(list(samples), class_table(config.classes), preprocessing)
+def dataset_of(samples: Sequence[Sample], spec: Spec) -> SegmentationDataset:
+    """The data set that a settled spec makes of samples."""
+    if spec.classes is None:
+        raise RunError("The spec names no classes: prepare it for a network first.")
+    return SegmentationDataset(list(samples), spec.classes, spec.preprocessing)
 
 
 def _explain_all(
     model: nn.Module,
     samples: Sequence[Sample],
-    config: RunConfig,
+    spec: Spec,
     store: RunStore,
     workers: int,
     progress: Progress,
 ) -> None:
-    volumes = config.orientation is not None
-    parts = chunks(len(samples), config.batch_size, volumes=volumes)
+    volumes = spec.orientation is not None
+    batch_size = spec.batch_size or 1
+    parts = chunks(len(samples), batch_size, volumes=volumes)
     workers = min(workers, 1) if volumes else workers  # each holds several in memory
     done = store.done()
     todo = [(number, part) for number, part in enumerate(parts) if number not in done]
@@ -195,11 +186,10 @@ def _explain_all(
     progress.begin(len(samples), len(samples) - len(left))
     if not left:
         return
-    settings = settings_of(config)
-    explainer = Explainer(model, config.layers, config.strides, settings, progress.within)
-    with closing(read_ahead(dataset_of(samples, config), left, workers)) as entries, explainer:
+    explainer = Explainer(model, spec, progress.within)
+    with closing(read_ahead(dataset_of(samples, spec), left, workers)) as entries, explainer:
         for number, part in todo:
-            rows, failed = _Chunk(explainer, config.batch_size, progress).run(entries, len(part))
+            rows, failed = _Chunk(explainer, batch_size, progress).run(entries, len(part))
             store.append(number, rows, failed)
 
 
@@ -250,7 +240,7 @@ class _Chunk:
                 self._explain([one])
         else:
             ((position, item),) = batch
-            self._fail(position, Skipped(item.sample.id, str(item.sample.image), reason))
+            self._fail(position, Skipped(item.sample.id, item.sample.file, reason))
 
     def _tried(self, batch: Sequence[tuple[int, Item]]) -> str | None:
         """Explain a batch; the reason where that fails.
@@ -275,8 +265,8 @@ def reason_of(error: Exception) -> str:
         return str(error)
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return (
-            "It does not fit into memory: explain it in tiles with --tile, make an image smaller "
-            "with --size, or use another --device."
+            "It does not fit into memory: explain it in tiles, make images smaller, or use another "
+            "device."
         )
     first = (str(error).strip().splitlines() or ["no message"])[0]
     return f"The network failed on it ({type(error).__name__}: {first.rstrip('.')})."

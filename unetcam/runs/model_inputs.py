@@ -24,12 +24,13 @@ def tiles_of(
     """
     if tile is None:
         if overlap is not None:
-            raise RunError("An overlap belongs to tiles: give --tile as well.")
+            raise RunError("An overlap belongs to tiles: give tile= as well.", option="tile")
         return None
     if len(tile) not in (1, dims):
         raise RunError(
             f"A tile of {len(tile)} sides does not fit the network, which has {dims} spatial "
-            f"dimensions: give --tile one number, or {dims}."
+            f"dimensions: give tile= one number, or {dims}.",
+            option="tile",
         )
     sides = tuple(tile) * dims if len(tile) == 1 else tuple(tile)
     return sides, min(sides) // 4 // stride * stride if overlap is None else overlap

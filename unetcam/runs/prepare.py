@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 from unetcam import methods
 from unetcam.cam import UNetCAM
-from unetcam.data import ClassTable, Preprocessing, Sample, Skipped, find_samples, require_any
-from unetcam.data.whole_volumes import whole_volumes
+from unetcam.data import ClassTable, Sample, Skipped, find_samples, require_any
+from unetcam.data.volume_samples import whole_volumes
 from unetcam.errors import LayerError, ModelError, RunError
 from unetcam.methods import Method
-from unetcam.models import LoadedModel, load, parse_model_args
+from unetcam.models import LoadedModel, load
 from unetcam.models.opening import EXAMPLE_SIZES, blank_images, choose_device
-from unetcam.runs.files import file_digests
+from unetcam.runs.digests import data_digest, file_digests, model_digest
 from unetcam.runs.model_inputs import tiles_of
-from unetcam.runs.spec import (
-    DataRequest,
-    Explanation,
-    Measuring,
-    ModelRequest,
-    RunConfig,
-    check_options,
-    data_digest,
-    model_digest,
-)
+from unetcam.runs.spec import Spec
 from unetcam.targets import ClassScore
 
 
@@ -36,15 +27,15 @@ class Plan:
     network: LoadedModel
     samples: list[Sample]
     skipped: list[Skipped]
-    config: RunConfig
+    spec: Spec
 
 
-def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> LoadedModel:
+def open_network(spec: Spec, *, must_be_trained: bool = True) -> LoadedModel:
     """Load a network, move it to its device, and look at it once.
 
     Parameters
     ----------
-    request : ModelRequest
+    spec : Spec
     must_be_trained : bool
         Whether a network that is known to hold random weights is refused.
 
@@ -54,15 +45,15 @@ def open_network(request: ModelRequest, *, must_be_trained: bool = True) -> Load
         One sentence: what is wrong with the network, the checkpoint or the device.
     """
     return load(
-        request.model,
-        checkpoint=request.checkpoint,
-        model_args=parse_model_args(list(request.model_args)),
-        key=request.key,
-        allow_pickle=request.allow_pickle,
-        device=request.device,
-        channels=request.channels,
-        size=request.size,
-        seed=request.seed,
+        spec.model,
+        checkpoint=spec.checkpoint,
+        model_args=spec.model_args,
+        key=spec.key,
+        allow_pickle=spec.allow_pickle,
+        device=spec.device,
+        channels=spec.channels,
+        size=spec.size,
+        seed=spec.seed,
         must_be_trained=must_be_trained,
     )
 
@@ -80,8 +71,9 @@ def choose_layers(
     chosen = method.suitable(network.table.decoder) if names is None else tuple(names)
     if not chosen:
         raise LayerError(
-            "No decoder layer was found in the network: name the layers with --layers "
-            "(`unetcam layers` lists what there is)."
+            "No decoder layer was found in the network: name the layers with layers= "
+            "(`unetcam layers` lists what there is).",
+            option="layers",
         )
     if len(set(chosen)) < len(chosen):
         raise LayerError(f"A layer is named twice in {', '.join(chosen)}: name each once.")
@@ -100,144 +92,114 @@ def _measured_strides(network: LoadedModel, layers: Sequence[str]) -> dict[str, 
     return {name: max(1, round(size[-2] / m.shape[-2])) for name, m in maps.items()}
 
 
-def preprocessing_of(
-    network: LoadedModel, size: tuple[int, ...] | None, how: Explanation
-) -> Preprocessing:
-    """The preprocessing: to `size`, or to what the network's stride needs.
-
-    Volumes keep their size: a network of volumes is only looked at in another.
-    """
-    size = None if network.dims == 3 else size
-    return Preprocessing(
-        channels=network.channels,
-        size=size,
-        mode=how.resize_mode,
-        stride=network.stride if size is None else 1,
-        mean=how.mean or (0.0,),
-        std=how.std or (1.0,),
-        max_value=how.max_value,
-        dims=network.dims,
-    )
-
-
 def check_class_count(network: LoadedModel, classes: ClassTable) -> None:
     """Raise a :class:`~unetcam.errors.ModelError` unless network and table agree."""
     if network.classes != len(classes.names):
         raise ModelError(
-            f"The network gives {network.classes} classes, but --classes names "
+            f"The network gives {network.classes} classes, but classes= names "
             f"{len(classes.names)} ({', '.join(classes.names)}): name every class, the background "
-            "as well, in the order of the network's channels."
+            "as well, in the order of the network's channels.",
+            option="classes",
         )
 
 
-def plan_run(
-    model: ModelRequest,
-    data: DataRequest,
-    how: Explanation,
-    measuring: Measuring,
-    *,
-    workers: int | None = None,
-) -> Plan:
+def prepare(spec: Spec) -> Plan:
     """Find the data, load the network, and settle everything that determines the result.
+
+    Parameters
+    ----------
+    spec : Spec
+        What was asked for.
 
     Raises
     ------
     UnetcamError
         One sentence: the first thing that is wrong, before anything is written.
     """
-    check_options(
-        target=how.target,
-        band=measuring.band,
-        threshold=measuring.threshold,
-        tolerance=measuring.tolerance,
-        seed=model.seed,
-        batch_size=1 if measuring.batch_size is None else measuring.batch_size,
-        workers=workers,
-        limit=data.limit,
-    )
-    method = methods.get(how.method)
+    method = methods.get(spec.method)
     method.check()
     if not method.per_target:
         raise RunError(
-            f"The method '{how.method}' has maps of channels, and a report measures one for each "
-            "class: choose another method, or look at the maps with `unetcam map`."
+            f"The method '{spec.method}' has maps of channels, and a report measures one for each "
+            "class: choose another method, or look at the maps with `unetcam map`.",
+            option="method",
         )
-    choose_device(model.device)
-    classes = ClassTable.parse(data.classes, ignore_index=data.ignore_index)
-    samples, skipped = _samples(data, classes)
-    network = open_network(model)
+    choose_device(spec.device)
+    samples, skipped = _samples(spec)
+    network = open_network(spec)
     if network.dims == 3:
-        samples, others = whole_volumes(samples, how.orientation)
+        samples, others = whole_volumes(samples, spec.orientation or "RAS")
         skipped += others
         require_any(samples, skipped)
-    samples = samples[: data.limit]
-    check_class_count(network, classes)
-    tile, overlap = tiles_of(how.tile, how.overlap, network.dims, network.stride) or (None, None)
-    layers, strides = choose_layers(network, how.layers, method)
-    preprocessing = preprocessing_of(network, model.size, how)
+    samples = samples[: spec.limit]
     digests = file_digests([path for sample in samples for path in sample.files])
-    config = RunConfig(
-        model=model.model,
-        model_args=_plain(parse_model_args(list(model.model_args))),
+    settled = settle(spec, network).settled(
         model_digest=model_digest(network.module),
         data_digest=data_digest(
             [(one.id, [digests[str(path)] for path in one.files]) for one in samples]
         ),
         samples=len(samples),
-        classes=asdict(classes),
-        preprocessing=preprocessing.to_yaml(),
+    )
+    return Plan(network, samples, skipped, settled)
+
+
+def settle(spec: Spec, network: LoadedModel) -> Spec:
+    """The spec with what the network decides: its layers, classes, channels, tiles and batches.
+
+    Raises
+    ------
+    UnetcamError
+        For layers or classes that the network does not have, and tiles that do not fit it.
+    """
+    classes = spec.classes or ClassTable(tuple(f"class {i}" for i in range(network.classes)))
+    check_class_count(network, classes)
+    tile, overlap = tiles_of(spec.tile, spec.overlap, network.dims, network.stride) or (None, None)
+    layers, strides = choose_layers(network, spec.layers, methods.get(spec.method))
+    settled = spec.settled(
+        device=network.device.type,
+        channels=network.channels,
+        classes=classes,
+        orientation=spec.orientation if network.dims == 3 else None,
         layers=layers,
         strides=strides,
-        method=how.method,
-        target=how.target,
-        band=measuring.band,
-        threshold=measuring.threshold,
-        tolerance=measuring.tolerance,
-        seed=model.seed,
-        batch_size=_batch_size(measuring.batch_size, network, tile),
-        amp=how.amp,
-        device=network.device.type,
-        orientation=how.orientation if network.dims == 3 else None,
+        batch_size=_batch_size(spec.batch_size, network, tile),
         tile=tile,
         overlap=overlap,
+        stride=network.stride,
+        dims=network.dims,
     )
-    return Plan(network, samples, skipped, config)
+    prepared = settled.preprocessing  # says so here, not at the first image, where it can't be
+    return settled.settled(mean=prepared.mean, std=prepared.std)
 
 
-def _samples(data: DataRequest, classes: ClassTable) -> tuple[list[Sample], list[Skipped]]:
-    if data.manifest is None and (data.images is None or data.masks is None):
-        raise RunError("Say where the data lies: --images and --masks, or --manifest.")
+def _samples(spec: Spec) -> tuple[list[Sample], list[Skipped]]:
+    if spec.manifest is None and (spec.images is None or spec.masks is None):
+        raise RunError(
+            "It is not said where the data lies: give images= and masks=, or manifest=.",
+            option=("images", "masks", "manifest"),
+        )
     samples, skipped = find_samples(
-        data.images, data.masks, manifest=data.manifest, classes=classes
+        None if spec.images is None else Path(spec.images),
+        None if spec.masks is None else Path(spec.masks),
+        manifest=None if spec.manifest is None else Path(spec.manifest),
+        classes=spec.classes,
     )
     for sample in samples:
         if sample.mask is None:
             reason = "No mask is named for it, and a report needs one: add it, or leave it out."
-            skipped.append(Skipped(sample.id, str(sample.image), reason))
+            skipped.append(Skipped(sample.id, sample.file, reason))
     samples = [sample for sample in samples if sample.mask is not None]
     require_any(samples, skipped)
     return samples, skipped
 
 
-def _batch_size(asked: int | None, network: LoadedModel, tile: tuple[int, ...] | None) -> int:
-    if tile is not None and asked is not None and asked > 1:
+def _batch_size(given: int | None, network: LoadedModel, tile: tuple[int, ...] | None) -> int:
+    if tile is not None and given is not None and given > 1:
         raise RunError(
-            f"Tiles are of one image at a time, and a batch size of {asked} was given: leave out "
-            "--batch-size, or --tile."
+            f"Tiles are of one image at a time, and a batch size of {given} was given: leave out "
+            "batch_size= or tile=.",
+            option=("batch_size", "tile"),
         )
-    if asked is not None:
-        return asked
+    if given is not None:
+        return given
     return 4 if network.dims == 2 and tile is None else 1
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Values as JSON can hold them; a text stands for what it has no word for."""
-
-    def one(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(k): one(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [one(v) for v in value]
-        return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-    return {str(name): one(value) for name, value in values.items()}

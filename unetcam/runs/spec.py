@@ -1,24 +1,19 @@
-"""What determines a run's result, and nothing else."""
+"""Everything that a person asked for, in one frozen value, from flag or keyword to measure."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
-import re
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-import torch
-import yaml
-from torch import nn
+from unetcam.data import ClassTable, Preprocessing
+from unetcam.errors import RunError, suggestion
+from unetcam.models import parse_model_args
+from unetcam.runs.digests import digest_of
 
-from unetcam.errors import RunError
-from unetcam.runs.files import digest_of
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 ErrorKind = Literal["false-positives", "false-negatives", "boundary-errors", "missed-components"]
 TargetKind = Literal["class", "predicted", "truth"] | ErrorKind
@@ -28,34 +23,54 @@ TARGET_KINDS: tuple[TargetKind, ...] = ("class", "predicted", "truth", *ERROR_KI
 TRUTH_KINDS: tuple[TargetKind, ...] = ("truth", *ERROR_KINDS)
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that determines the rows of a run.
+def _origin(default: Any = None) -> Any:
+    """A field that says where something lies or how it is opened: no part of the fingerprint."""
+    return field(default=default, metadata={"origin": True})
 
-    Two runs with equal fingerprints give equal rows: bit by bit on a CPU, and up to the device's
-    rounding on a GPU. Where the files lie, how many processes read them and which versions of the
-    libraries were used is written into the run, but is no part of the fingerprint.
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Everything that a person asked for: each field is a keyword of Python and a flag of the cli.
+
+    A field that is None is chosen when the run is prepared, from the network and the files;
+    :meth:`settled` gives the spec with what was chosen. It is what is written into run.json and
+    read back. Two runs with equal fingerprints give equal rows: bit by bit on a CPU, and up to the
+    device's rounding on a GPU.
 
     Attributes
     ----------
     model : str
-        MODEL as it was given on the command line.
+        MODEL as it was given on the command line; of a network in memory its class's name.
     model_args : Mapping
         Arguments of the network's factory; plain values only.
-    model_digest : str
-        What the network is: see :func:`model_digest`.
-    data_digest : str
-        Digest of the images' and masks' names and contents.
-    samples : int
-        How many images there are.
-    classes : Mapping
-        The class table's fields.
-    preprocessing : str
-        The preprocessing as YAML.
-    layers : tuple of str
-        The explained layers, deepest first.
-    strides : tuple of int
-        Their strides.
+    checkpoint : str or None
+        The file with the weights.
+    key : str or None
+        Where the state dict lies inside the checkpoint.
+    allow_pickle : bool
+        Whether a checkpoint may run code of its own.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:1"; the device's type in a settled spec.
+    channels : int or None
+        Channels of the network's input; None: read from its first convolution.
+    classes : ClassTable or None
+        The classes' names and how masks write them; None: "class 0" and so on.
+    images, masks, manifest : str or None
+        Where the data lies.
+    limit : int or None
+        Take the first so many images only.
+    size : tuple of int or None
+        The network's input: images are resized to it; a network of volumes is only looked at in
+        it.
+    resize_mode : {"pad", "resize"}
+        See :class:`~unetcam.data.Preprocessing`, also for the following three.
+    mean, std : tuple of float
+    max_value : float or None
+    orientation : str or None
+        Of volumes, which are explained whole: where their axes run to, see
+        :func:`unetcam.data.whole_volumes.read_whole`. None for images.
+    layers : tuple of str or None
+        The explained layers, deepest first; None: every decoder layer that suits the method.
     method : str
         Name of the method.
     target : {"class", "predicted", "truth", "false-positives", "false-negatives", \
@@ -70,20 +85,23 @@ class RunConfig:
     tolerance : float
         Pixels of tolerance of the pointing game.
     seed : int
-        Seeds the network's construction and the bootstrap.
-    batch_size : int
-        Images in one pass: rounding depends on it.
+        Seeds the network's construction, what the method draws, and the bootstrap.
+    batch_size : int or None
+        Images in one pass (rounding depends on it); None: 4, and 1 for volumes and tiles.
     amp : bool
         Whether the network runs in mixed precision.
-    device : str
-        The device's type: "cpu", "cuda".
-    orientation : str or None
-        Of volumes, which are explained whole: where their axes run to, see
-        :func:`unetcam.data.whole_volumes.read_whole`. None for images.
     tile : tuple of int or None
         Sides of the tiles in which images are explained; None: whole.
     overlap : int or None
-        Pixels that tiles share.
+        Pixels that tiles share; None: about a quarter of a tile.
+    strides : tuple of int or None
+        Strides of `layers`.
+    stride, dims : int or None
+        The network's largest stride; 2 for a network of images and 3 for one of volumes.
+    model_digest, data_digest : str
+        What the network is, and what the images and masks hold: see :mod:`unetcam.runs.digests`.
+    samples : int
+        How many images there are.
 
     Raises
     ------
@@ -92,96 +110,211 @@ class RunConfig:
 
     Examples
     --------
-    >>> config = RunConfig(
-    ...     model="smp:Unet", model_digest="0", data_digest="1", samples=2, preprocessing="",
-    ...     classes={"names": ["background", "cell"]}, layers=("up",), strides=(2,)
-    ... )
-    >>> config.fingerprint() == RunConfig.from_dict(config.to_dict()).fingerprint()
+    >>> spec = Spec.of(classes="background,cell", band=3)
+    >>> spec.classes.names, spec.band
+    (('background', 'cell'), 3)
+    >>> Spec.from_dict(spec.to_dict()) == spec
     True
+    >>> Spec.of(treshold=0.4)
+    Traceback (most recent call last):
+        ...
+    unetcam.errors.RunError: There is no option 'treshold': did you mean threshold?
     """
 
-    model: str
-    model_digest: str
-    data_digest: str
-    samples: int
-    classes: Mapping[str, Any]
-    preprocessing: str
-    layers: tuple[str, ...]
-    strides: tuple[int, ...]
-    model_args: Mapping[str, Any] | None = None
+    model: str = ""
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = _origin()
+    key: str | None = _origin()
+    allow_pickle: bool = _origin(False)
+    device: str = "auto"
+    channels: int | None = None
+    classes: ClassTable | None = None
+    images: str | None = _origin()
+    masks: str | None = _origin()
+    manifest: str | None = _origin()
+    limit: int | None = _origin()
+    size: tuple[int, ...] | None = None
+    resize_mode: Literal["pad", "resize"] = "pad"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    max_value: float | None = None
+    orientation: str | None = "RAS"
+    layers: tuple[str, ...] | None = None
     method: str = "gradcam"
     target: TargetKind = "class"
     band: float | None = None
     threshold: float = 0.5
     tolerance: float = 15.0
     seed: int = 0
-    batch_size: int = 4
+    batch_size: int | None = None
     amp: bool = False
-    device: str = "cpu"
-    orientation: str | None = None
     tile: tuple[int, ...] | None = None
     overlap: int | None = None
+    strides: tuple[int, ...] | None = None
+    stride: int | None = None
+    dims: int | None = None
+    model_digest: str = ""
+    data_digest: str = ""
+    samples: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "model_args", dict(self.model_args or {}))
-        check_options(
-            target=self.target,
-            band=self.band,
-            threshold=self.threshold,
-            tolerance=self.tolerance,
-            seed=self.seed,
-            batch_size=self.batch_size,
-        )
-        if len(self.layers) != len(self.strides):
+        self._check_ranges()
+        if self.strides is not None and len(self.layers or ()) != len(self.strides):
             raise RunError(
-                f"There are {len(self.layers)} layers but {len(self.strides)} strides: give one "
-                "stride for each layer."
+                f"There are {len(self.layers or ())} layers but {len(self.strides)} strides: give "
+                "one stride for each layer."
             )
+
+    def _check_ranges(self) -> None:
+        if self.target not in TARGET_KINDS:
+            raise RunError(
+                f"There is no target '{self.target}': choose from {', '.join(TARGET_KINDS)}.",
+                option="target",
+            )
+        if self.band is not None and not 1 <= self.band < float("inf"):
+            raise RunError(
+                f"A band of {self.band:g} pixels can't hold a pixel: use a width of 1 or more.",
+                option="band",
+            )
+        if not 0 < self.threshold <= 1:
+            raise RunError(
+                f"A threshold of {self.threshold:g} is no share of a map's maximum: use 0 to 1.",
+                option="threshold",
+            )
+        if not 0 <= self.tolerance < float("inf"):
+            raise RunError(
+                f"A tolerance of {self.tolerance:g} pixels is negative or endless: use 0 or more.",
+                option="tolerance",
+            )
+        if not 0 <= self.seed < 2**32:
+            raise RunError(
+                f"Seed {self.seed} is out of range: use 0 to {2**32 - 1}.", option="seed"
+            )
+        if self.batch_size is not None and self.batch_size < 1:
+            raise RunError(
+                f"A batch size of {self.batch_size} holds no image: use 1 or more.",
+                option="batch_size",
+            )
+        if self.limit is not None and self.limit < 1:
+            raise RunError(
+                f"A limit of {self.limit} leaves no image: use 1 or more.", option="limit"
+            )
+        if self.channels is not None and self.channels < 1:
+            raise RunError(
+                f"{self.channels} channels hold no image: use 1 or more.", option="channels"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        classes: ClassTable | str | os.PathLike[str] | Sequence[str] | None = None,
+        ignore_index: int | None = None,
+        **options: Any,
+    ) -> Spec:
+        """A spec from options as people write them.
+
+        Parameters
+        ----------
+        classes : ClassTable, str, path or sequence of str, optional
+            A table, names with commas between them, the path of a file, or a list of names.
+        ignore_index : int, optional
+            The mask value of pixels that count nowhere.
+        **options
+            The other fields. None leaves a field at its default, a list becomes a tuple, a path
+            becomes text, and `model_args` may also be a list of ``key=value``.
+
+        Raises
+        ------
+        UnetcamError
+            For an unknown option, or a value that is out of its range.
+        """
+        known = {one.name for one in fields(cls)}
+        for name in options:
+            if name not in known:
+                raise RunError(f"There is no option '{name}': {suggestion(name, known)}")
+        given = {name: _plain(value) for name, value in options.items() if value is not None}
+        if isinstance(given.get("model_args"), tuple):
+            given["model_args"] = parse_model_args(given["model_args"])
+        return cls(classes=_class_table(classes, ignore_index), **given)
+
+    def settled(self, **chosen: Any) -> Spec:
+        """The spec with what was chosen for it."""
+        return replace(self, **chosen)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the network takes an image: to `size`, or up to what its stride needs.
+
+        Volumes keep their size: a network of volumes is only looked at in another.
+        """
+        if self.channels is None or self.stride is None or self.dims is None:
+            raise RunError("The spec is not settled: prepare it for a network first.")
+        size = None if self.dims == 3 else self.size
+        return Preprocessing(
+            channels=self.channels,
+            size=size,
+            mode=self.resize_mode,
+            stride=self.stride if size is None else 1,
+            mean=self.mean,
+            std=self.std,
+            max_value=self.max_value,
+            dims=self.dims,
+        )
+
+    @property
+    def tiles(self) -> tuple[tuple[int, ...], int] | None:
+        """Sides and overlap of the tiles; None where images are explained whole."""
+        return None if self.tile is None else (self.tile, self.overlap or 0)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes' names, in the order of the network's channels."""
+        return () if self.classes is None else self.classes.names
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are written into run.json."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Build a configuration from :meth:`to_dict`'s values; unknown ones are left out."""
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        for name in ("layers", "strides", "tile"):
-            if known.get(name) is not None:
-                known[name] = tuple(known[name])
-        return cls(**known)
+    def from_dict(cls, values: Mapping[str, Any]) -> Spec:
+        """Build a spec from :meth:`to_dict`'s values; unknown ones are left out."""
+        known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+        arguments = {name: _plain(value) for name, value in known.items()}
+        if isinstance(arguments.get("classes"), Mapping):
+            table = {name: _plain(value) for name, value in arguments["classes"].items()}
+            arguments["classes"] = ClassTable(**table)
+        arguments["model_args"] = dict(values.get("model_args") or {})
+        return cls(**arguments)
+
+    def determining(self) -> dict[str, Any]:
+        """The plain values that determine the rows: without where things lie."""
+        origins = {one.name for one in fields(self) if one.metadata.get("origin")}
+        return {name: value for name, value in self.to_dict().items() if name not in origins}
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits that differ where the result may differ."""
-        values = self.to_dict()
-        values["preprocessing"] = preprocessing_options(self.preprocessing)
-        values = {name: v for name, v in values.items() if not (name in _LATER and v is None)}
-        return digest_of({"schema_version": SCHEMA_VERSION, **values})
+        return digest_of({"schema_version": SCHEMA_VERSION, **self.determining()})
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Which settings another run's values have otherwise, in words a person can act on."""
-        mine = self.to_dict()
-        found = []
-        for name, value in mine.items():
+        differing = []
+        for name, value in self.determining().items():
             theirs = other.get(name)
             if theirs == value:
                 continue
-            if name == "preprocessing" and same_preprocessing(value, theirs):
-                continue
             if name in _DIGESTS:
-                found.append(_DIGESTS[name])
-            elif name in ("classes", "preprocessing"):
-                found.append(name)
+                differing.append(_DIGESTS[name])
+            elif name == "classes":
+                differing.append(name)
             else:
-                found.append(
+                differing.append(
                     f"{name.replace('_', ' ')} ({_short(theirs)} there, {_short(value)} here)"
                 )
-        return found
+        return differing
 
 
-#: Settings that came later: unset, they leave the fingerprints of earlier runs as they were.
-_LATER = ("orientation", "tile", "overlap")
 _DIGESTS = {
     "model_digest": "the network's weights or code",
     "data_digest": "the images or masks",
@@ -193,190 +326,20 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def check_options(
-    *,
-    target: str = "class",
-    band: float | None = None,
-    threshold: float = 0.5,
-    tolerance: float = 15.0,
-    seed: int = 0,
-    batch_size: int = 1,
-    workers: int | None = None,
-    limit: int | None = None,
-) -> None:
-    """Raise a :class:`~unetcam.errors.RunError` for an option that is out of its range.
-
-    >>> check_options(threshold=1.5)
-    Traceback (most recent call last):
-        ...
-    unetcam.errors.RunError: A threshold of 1.5 is no share of a map's maximum: use 0 to 1.
-    """
-    if target not in TARGET_KINDS:
-        raise RunError(f"There is no target '{target}': choose from {', '.join(TARGET_KINDS)}.")
-    if band is not None and not 1 <= band < float("inf"):
-        raise RunError(f"A band of {band:g} pixels can't hold a pixel: use a width of 1 or more.")
-    if not 0 < threshold <= 1:
-        raise RunError(f"A threshold of {threshold:g} is no share of a map's maximum: use 0 to 1.")
-    if not 0 <= tolerance < float("inf"):
-        raise RunError(
-            f"A tolerance of {tolerance:g} pixels is negative or endless: use 0 or more."
-        )
-    if not 0 <= seed < 2**32:
-        raise RunError(f"Seed {seed} is out of range: use 0 to {2**32 - 1}.")
-    if batch_size < 1:
-        raise RunError(f"A batch size of {batch_size} holds no image: use 1 or more.")
-    if workers is not None and workers < 0:
-        raise RunError(f"{workers} workers can't read anything: use 0 (read here) or more.")
-    if limit is not None and limit < 1:
-        raise RunError(f"A limit of {limit} leaves no image: use 1 or more.")
+def _plain(value: Any) -> Any:
+    """Lists as tuples, all the way down, and paths as text."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(one) for one in value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def preprocessing_options(text: str) -> Any:
-    """What determines a preprocessing: its options, without the libraries' versions beside them.
-
-    >>> preprocessing_options("{options: {stride: 8}, pipeline: {__version__: 2.0.8}}")
-    {'stride': 8}
-    """
-    content = yaml.safe_load(text)
-    return content["options"] if isinstance(content, Mapping) and "options" in content else text
-
-
-def same_preprocessing(one: Any, other: Any) -> bool:
-    """Whether two YAML texts of a preprocessing say the same."""
-    return bool(preprocessing_options(str(one)) == preprocessing_options(str(other)))
-
-
-def model_digest(model: nn.Module) -> str:
-    """SHA-256 of what a network computes: its structure, weights, buffers and its class's source.
-
-    Parameters
-    ----------
-    model : nn.Module
-        On any device; it is read and left as it was.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-
-    Examples
-    --------
-    >>> first = nn.Linear(2, 1)
-    >>> twin = nn.Linear(2, 1)
-    >>> _ = twin.load_state_dict(first.state_dict())
-    >>> model_digest(first) == model_digest(twin)
-    True
-    """
-    digest = hashlib.sha256()
-    kind = type(model)
-    structure = re.sub(r"0x[0-9a-fA-F]+", "", repr(model))  # addresses differ between processes
-    digest.update(f"{kind.__module__}.{kind.__qualname__}\n{structure}\n".encode())
-    digest.update(_source(kind))
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name}\n".encode())
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu().contiguous()
-            digest.update(f"{value.dtype} {tuple(value.shape)}\n".encode())
-            # reshape: a view as bytes needs at least one axis
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(repr(value).encode())
-    return digest.hexdigest()
-
-
-def _source(kind: type) -> bytes:
-    try:
-        path = inspect.getsourcefile(kind)
-        return b"" if path is None else Path(path).read_bytes()
-    except (TypeError, OSError):
-        return b""
-
-
-def data_digest(entries: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """SHA-256 of the images' ids and the digests of each one's files, in order."""
-    return digest_of([[name, list(digests)] for name, digests in entries])
-
-
-@dataclass(frozen=True)
-class ModelRequest:
-    """MODEL and what belongs to it, as on the command line.
-
-    Attributes
-    ----------
-    model : str
-        See :func:`unetcam.models.loading.load_model`.
-    checkpoint : Path, optional
-    model_args : sequence of str
-        ``key=value``.
-    key : str, optional
-        Where the state dict lies inside the checkpoint.
-    allow_pickle : bool
-        Whether a checkpoint may run code of its own.
-    device : str
-        "auto", "cpu", "cuda" or "cuda:1".
-    channels : int, optional
-        Channels of the images; found from the first convolution by default.
-    size : tuple of int, optional
-        The network's input; images are resized to it, and a network of volumes is looked at in
-        it.
-    seed : int
-        Seeds the construction of a network that has no checkpoint.
-    """
-
-    model: str
-    checkpoint: Path | None = None
-    model_args: Sequence[str] = ()
-    key: str | None = None
-    allow_pickle: bool = False
-    device: str = "auto"
-    channels: int | None = None
-    size: tuple[int, ...] | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """How images are prepared and what is explained, as on the command line.
-
-    Images and volumes are taken whole, or in tiles of the size `tile`, which overlap by `overlap`
-    pixels; the axes of volumes run in the `orientation`, see
-    :func:`unetcam.data.whole_volumes.read_whole`.
-    """
-
-    layers: Sequence[str] | None = None
-    method: str = "gradcam"
-    target: TargetKind = "class"
-    resize_mode: Literal["pad", "resize"] = "pad"
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    max_value: float | None = None
-    amp: bool = False
-    tile: tuple[int, ...] | None = None
-    overlap: int | None = None
-    orientation: str = "RAS"
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """Images, masks and classes, as on the command line."""
-
-    classes: str
-    images: Path | None = None
-    masks: Path | None = None
-    manifest: Path | None = None
-    ignore_index: int | None = None
-    limit: int | None = None
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """How maps are measured, as on the command line.
-
-    Without a `batch_size`, four images go through the network in one pass, and volumes and what
-    is cut into tiles one at a time.
-    """
-
-    band: float | None = None
-    threshold: float = 0.5
-    tolerance: float = 15.0
-    batch_size: int | None = None
+def _class_table(
+    classes: ClassTable | str | os.PathLike[str] | Sequence[str] | None, ignore_index: int | None
+) -> ClassTable | None:
+    if classes is None or isinstance(classes, ClassTable):
+        if ignore_index is None or classes is None:
+            return classes
+        return replace(classes, ignore_index=ignore_index)
+    if isinstance(classes, (str, os.PathLike)):
+        return ClassTable.parse(os.fspath(classes), ignore_index=ignore_index)
+    return ClassTable(tuple(classes), ignore_index=ignore_index)

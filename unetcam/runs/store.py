@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from unetcam.data import Skipped
 from unetcam.errors import RunError
 from unetcam.runs.files import TEMPORARY, FolderLock, remove_tree, replacing, write_json, write_text
-from unetcam.runs.spec import SCHEMA_VERSION, RunConfig, preprocessing_options
+from unetcam.runs.spec import SCHEMA_VERSION, Spec
 from unetcam.runs.versions import versions
 
 RUN_JSON = "run.json"
@@ -51,7 +51,7 @@ class RunStore:
     ----------
     folder : Path
         RUN. It is made where it is missing.
-    config : RunConfig
+    spec : Spec
         What is to be run.
     command : sequence of str
         The command line, for run.json.
@@ -71,15 +71,15 @@ class RunStore:
     def __init__(
         self,
         folder: Path,
-        config: RunConfig,
+        spec: Spec,
         *,
         command: Sequence[str] = (),
         force: bool = False,
         beside: Collection[str] = (),
     ) -> None:
         self.folder = folder
-        self.config = config
-        self.fingerprint = config.fingerprint()
+        self.spec = spec
+        self.fingerprint = spec.fingerprint()
         if folder.exists() and not folder.is_dir():
             raise RunError(f"'{folder}' is a file: name a folder for the run.")
         try:
@@ -114,11 +114,12 @@ class RunStore:
         if same and not force and meta.get("status") != "failed":
             return "finished" if meta.get("status") == "finished" else "resumed"
         if not force and meta.get("status") != "failed":
-            differences = self.config.differences(meta.get("config", {}))
+            differences = self.spec.differences(meta.get("spec", {}))
             raise RunError(
                 f"'{self.folder}' holds another run (it differs in "
                 f"{_listed(differences) if differences else 'its schema version'}): choose another "
-                "folder, or add --force to replace it."
+                "folder, or add force=True to replace it.",
+                option="force",
             )
         delete_run(self.folder)
         return "new"
@@ -130,9 +131,7 @@ class RunStore:
                 "status": "running",
                 "fingerprint": self.fingerprint,
                 "command": list(command),
-                "config": self.config.to_dict(),
-                "seed": self.config.seed,
-                "statistics": _statistics(self.config.preprocessing),
+                "spec": self.spec.to_dict(),
                 "versions": versions(),
                 "started": _now(),
                 "finished": None,
@@ -149,7 +148,7 @@ class RunStore:
         self._save()
         if self.state != "finished":
             (self.folder / PARTS).mkdir(exist_ok=True)
-            write_text(self.folder / PREPROCESSING, self.config.preprocessing)
+            write_text(self.folder / PREPROCESSING, self.spec.preprocessing.to_yaml())
 
     def _remove_leftovers(self) -> None:
         for folder in (self.folder, self.folder / PARTS):
@@ -302,7 +301,8 @@ def check_free(folder: Path, *, force: bool = False, beside: Collection[str] = (
     if foreign:
         raise RunError(
             f"'{folder}' holds files that no run wrote ({_listed(foreign)}): choose a new folder, "
-            "or add --force to write beside them."
+            "or add force=True to write beside them.",
+            option="force",
         )
 
 
@@ -350,14 +350,6 @@ def _remove_parts(folder: Path, fingerprint: str) -> None:
         path.unlink(missing_ok=True)
     with suppress(OSError):
         (folder / PARTS).rmdir()
-
-
-def _statistics(preprocessing: str) -> dict[str, Any]:
-    """What the images are normalised with."""
-    options = preprocessing_options(preprocessing)
-    if not isinstance(options, dict):
-        return {}
-    return {name: options.get(name) for name in ("mean", "std", "max_value")}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unetcam.demo import DEMO_STATISTICS, write_demo_data
-from unetcam.runs import DataRequest, Explanation, Measuring, ModelRequest, Progress, Silent
+from unetcam.runs import Progress, Silent, Spec
 from unetcam.runs.store import check_free
 from unetcam.tasks.report import Outcome, run_report
 
@@ -48,13 +48,17 @@ def run_demo(
     data = out / DATA
     write_demo_data(data)
     progress.step("loading")
+    spec = Spec.of(
+        model=MODEL,
+        device=device,
+        classes=data / "classes.csv",
+        images=data / "images",
+        masks=data / "masks",
+        mean=DEMO_STATISTICS.mean,
+        std=DEMO_STATISTICS.std,
+    )
     return run_report(
-        ModelRequest(MODEL, device=device),
-        DataRequest(
-            classes=str(data / "classes.csv"), images=data / "images", masks=data / "masks"
-        ),
-        Explanation(mean=DEMO_STATISTICS.mean, std=DEMO_STATISTICS.std),
-        Measuring(),
+        spec,
         out,
         workers=workers,
         force=force,

@@ -12,25 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from unetcam.data import Sample, Skipped
-from unetcam.data.volumes import open_volume
 from unetcam.page.examples import Example, Role, choose_examples
 from unetcam.page.html import write_report
 from unetcam.page.slices import choose_slice
-from unetcam.runs import (
-    DataRequest,
-    Explanation,
-    Measuring,
-    ModelRequest,
-    Progress,
-    RunConfig,
-    RunData,
-    Silent,
-    execute,
-    plan_run,
-    publishing,
-)
-from unetcam.runs.explain import Explainer, View
-from unetcam.runs.loop import dataset_of, settings_of
+from unetcam.runs import Progress, Run, Silent, Spec, execute, prepare, publishing
+from unetcam.runs.explain import ExplainedBatch, Explainer
+from unetcam.runs.loop import dataset_of
 
 
 @dataclass(frozen=True)
@@ -39,21 +26,21 @@ class Outcome:
 
     Attributes
     ----------
-    run : RunData
+    run : Run
     page : Path
         report.html
     seconds : float
         Wall time of the whole.
     """
 
-    run: RunData
+    run: Run
     page: Path
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for scripts."""
         return {
-            "run": str(self.run.folder),
+            "run": str(self.run.path),
             "report": str(self.page),
             "counts": self.run.meta["counts"],
             "layers": self.run.layers,
@@ -67,15 +54,12 @@ class Outcome:
         counts = self.run.meta["counts"]
         text = f"{_images(counts['explained'])} explained"
         if counts["skipped"]:
-            text += f", {counts['skipped']} skipped (see {self.run.folder / 'skipped.csv'})"
+            text += f", {counts['skipped']} skipped (see {self.run.path / 'skipped.csv'})"
         return f"{text}, in {self.seconds:.0f} s.\nReport: {self.page}"
 
 
 def run_report(
-    model: ModelRequest,
-    data: DataRequest,
-    how: Explanation,
-    measuring: Measuring,
+    spec: Spec,
     out: Path,
     *,
     workers: int = 0,
@@ -88,7 +72,7 @@ def run_report(
 
     Parameters
     ----------
-    model, data, how, measuring
+    spec : Spec
         What is asked for.
     out : Path
         The run's folder.
@@ -106,12 +90,12 @@ def run_report(
     """
     started = time.monotonic()
     progress = progress or Silent()
-    plan = plan_run(model, data, how, measuring, workers=workers)
+    plan = prepare(spec)
     run = execute(
         plan.network.module,
         plan.samples,
         plan.skipped,
-        plan.config,
+        plan.spec,
         out,
         device=plan.network.device,
         workers=workers,
@@ -125,7 +109,7 @@ def run_report(
     return Outcome(run, page, time.monotonic() - started)
 
 
-def assemble(model: nn.Module, samples: Sequence[Sample], run: RunData) -> Path:
+def assemble(model: nn.Module, samples: Sequence[Sample], run: Run) -> Path:
     """Write a run's report: figures/ and report.html come into its folder, whole or not at all.
 
     Only the images that are shown are explained again.
@@ -136,7 +120,7 @@ def assemble(model: nn.Module, samples: Sequence[Sample], run: RunData) -> Path:
         The network of the run, in eval mode.
     samples : sequence of Sample
         The images of the run.
-    run : RunData
+    run : Run
 
     Returns
     -------
@@ -144,40 +128,39 @@ def assemble(model: nn.Module, samples: Sequence[Sample], run: RunData) -> Path:
         report.html
     """
     examples = explain_examples(model, samples, run)
-    with publishing(run.folder) as draft:
+    with publishing(run.path) as draft:
         name = write_report(run, examples, draft).relative_to(draft)
-    return run.folder / name
+    return run.path / name
 
 
-def explain_examples(model: nn.Module, samples: Sequence[Sample], run: RunData) -> list[Example]:
+def explain_examples(model: nn.Module, samples: Sequence[Sample], run: Run) -> list[Example]:
     """The images that stand for each class, with their maps, in the order they were chosen."""
-    config = RunConfig.from_dict(run.config)
     wanted = choose_examples(run.rows, run.layers)
     shown = {image for _, _, image in wanted}
     chosen = {sample.id: sample for sample in samples if sample.id in shown}
-    dataset = dataset_of(list(chosen.values()), config)
+    dataset = dataset_of(list(chosen.values()), run.spec)
     scores = run.rows.drop_duplicates(["image", "class_index"]).set_index(["image", "class_index"])
     found: dict[tuple[int, str, str], Example] = {}
-    with Explainer(model, config.layers, config.strides, settings_of(config)) as explainer:
+    with Explainer(model, run.spec) as explainer:
         for position, name in enumerate(chosen):
             item = dataset[position]
             if isinstance(item, Skipped):  # it could be read a moment ago: its rows stay
                 continue
-            (view,) = explainer.views([item])
+            (batch,) = explainer.explained([item])
             for class_index, role, image in wanted:
                 if image == name:
                     score = float(scores["class_iou"][name, class_index])
-                    found[class_index, role, image] = _example(view, class_index, role, score)
+                    found[class_index, role, image] = _example(batch, class_index, role, score)
     return [found[key] for key in wanted if key in found]
 
 
-def _example(view: View, class_index: int, role: Role, score: float) -> Example:
+def _example(batch: ExplainedBatch, class_index: int, role: Role, score: float) -> Example:
     """What is shown of an image for a class; of a volume the slice with most of the class."""
-    (item,), prediction = view.items, view.prediction[0].cpu().numpy()
+    (item,), prediction = batch.items, batch.prediction[0].cpu().numpy()
     shown = None
     if item.sample.orientation is not None:
         regions = [mask == class_index for mask in (item.truth, prediction)]
-        spacing = open_volume(item.sample.image).spacing
+        spacing = item.spacing or (1.0, 1.0, 1.0)
         shown = choose_slice(regions, item.sample.orientation, spacing)
 
     def seen(values: NDArray[Any]) -> NDArray[Any]:
@@ -191,7 +174,7 @@ def _example(view: View, class_index: int, role: Role, score: float) -> Example:
         image=seen(item.image),
         truth=seen(item.truth),
         prediction=seen(prediction),
-        maps={layer: seen(view.scaled(layer, class_index)) for layer in view.layers},
+        maps={layer: seen(batch.scaled(layer, class_index)) for layer in batch.layers},
         place="" if shown is None else shown.title,
     )
 

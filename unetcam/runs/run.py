@@ -1,8 +1,7 @@
-"""A run that is done, as tables."""
+"""A run that is done: its tables, and what determined them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from unetcam.data import ClassTable, Skipped
 from unetcam.errors import RunError
-from unetcam.runs.spec import SCHEMA_VERSION
+from unetcam.runs.spec import SCHEMA_VERSION, Spec
 from unetcam.runs.store import ROWS, RUN_JSON, read_meta
 from unetcam.runs.summary import summarise
 
@@ -29,13 +28,13 @@ KEYS = (
 
 
 @dataclass
-class RunData:
+class Run:
     """A finished run.
 
     Attributes
     ----------
-    folder : Path
-        Where it lies.
+    path : Path
+        Its folder.
     meta : dict
         run.json.
     rows : DataFrame
@@ -45,24 +44,28 @@ class RunData:
         One row per class, layer and measure; see :func:`~unetcam.runs.summary.summarise`.
     skipped : list of Skipped
         The images that could not be explained.
-    layers : list of str
-        Deepest first.
-    classes : ClassTable
+    spec : Spec
+        What determined the result, as run.json has it.
     """
 
-    folder: Path
+    path: Path
     meta: dict[str, Any]
     rows: pd.DataFrame
     summary: pd.DataFrame
     skipped: list[Skipped]
-    layers: list[str]
-    classes: ClassTable
+    spec: Spec
 
     @property
-    def config(self) -> Mapping[str, Any]:
-        """What determined the result, as run.json has it."""
-        config: Mapping[str, Any] = self.meta["config"]
-        return config
+    def layers(self) -> list[str]:
+        """The explained layers, deepest first."""
+        return list(self.spec.layers or ())
+
+    @property
+    def classes(self) -> ClassTable:
+        """The classes' names and colours."""
+        if self.spec.classes is None:
+            raise RunError(f"The run in '{self.path}' names no classes: run the report again.")
+        return self.spec.classes
 
     @property
     def measures(self) -> list[str]:
@@ -70,7 +73,7 @@ class RunData:
         return [name for name in self.rows.columns if name not in KEYS]
 
     @classmethod
-    def load(cls, folder: str | Path) -> RunData:
+    def load(cls, folder: str | Path) -> Run:
         """Read a run's folder.
 
         Raises
@@ -103,22 +106,12 @@ class RunData:
             raise RunError(
                 f"'{folder / ROWS}' can't be read ({error}): run the report again with --force."
             ) from error
-        config = meta["config"]
+        spec = Spec.from_dict(meta["spec"])
         return cls(
-            folder=folder,
+            path=folder,
             meta=meta,
             rows=rows,
-            summary=summarise(rows, seed=int(config["seed"])),
+            summary=summarise(rows, seed=spec.seed),
             skipped=[Skipped(**one) for one in meta.get("skipped", [])],
-            layers=list(config["layers"]),
-            classes=class_table(config["classes"]),
+            spec=spec,
         )
-
-
-def class_table(values: Mapping[str, Any]) -> ClassTable:
-    """A class table from the fields that run.json holds."""
-
-    def frozen(value: Any) -> Any:
-        return tuple(frozen(one) for one in value) if isinstance(value, list) else value
-
-    return ClassTable(**{name: frozen(value) for name, value in values.items()})

@@ -1,0 +1,62 @@
+"""The one base of what watches a forward, or takes part in it, torch function by torch function."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+
+class FunctionMode(TorchFunctionMode):
+    """Inside the ``with`` block, each torch function that its thread calls goes through `call`.
+
+    Modes nest: the innermost is asked first, and what it calls goes to the next. Threads have
+    modes of their own, so that a forward in another thread sees nothing of this one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Counted(FunctionMode):
+    ...     names: list[str] = []
+    ...     def call(self, function, args, kwargs):
+    ...         self.names.append(function_name(function))
+    ...         return function(*args, **kwargs)
+    >>> with Counted() as counted:
+    ...     _ = torch.zeros(2).relu()
+    >>> counted.names
+    ['zeros', 'relu']
+    """
+
+    @abstractmethod
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What the call gives: ``function(*args, **kwargs)``, or something in its place."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return self.call(func, args, kwargs or {})
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """A torch function's name, as ``"conv2d"``, ``"add_"`` or ``"__getitem__"``."""
+    return getattr(function, "__name__", str(function))
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and dicts, in their order.
+
+    >>> import torch
+    >>> [tensor.shape for tensor in tensors_in({"x": (torch.zeros(2), 3), "y": torch.zeros(1)})]
+    [torch.Size([2]), torch.Size([1])]
+    """
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
