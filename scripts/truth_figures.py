@@ -16,6 +16,8 @@ from truth_effects import CUE_OF
 from truth_scenes import CUES, World, draw_scene, flipped, render
 from truth_tables import Judged, diagnosis_finds
 
+from unetcam.interventions import reliance
+
 CLASS_COLOURS = ListedColormap(["#20242b", "#d55e00", "#cc79a7", "#009e73"])
 SLICE_COLOURS = ListedColormap(["#20242b", "#0072b2", "#e69f00", "#cc79a7"])
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -99,42 +101,57 @@ def _measured(network: Judged) -> float:
     return max((effect for effect in tests if effect is not None), default=0.0)
 
 
-@torch.inference_mode()
 def draw_planted(cache: Path, path: Path, seed: int = 0) -> list[float]:
     """A network with a planted shortcut and its healthy twin, with the tag and without it.
 
-    Returns the share of *other brain* that each network changes over the held-out slices.
+    Between them is what hiding windows shows (``unetcam.interventions.reliance``). Returns the
+    share of *other brain* that each network changes over the held-out slices.
     """
     effects = []
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, 4, figsize=(9, 5.6))
+        figure, axes = plt.subplots(2, 5, figsize=(10.5, 5.4))
         for row, kind in enumerate(truth_planted.KINDS[:2]):
             model = truth_planted.network(cache, kind, seed)
             given = truth_planted.examples(kind, seed, training=False)
             effect, _ = truth_planted.true_effect(model, given)
             effects.append(effect)
             number = int(given.cues.flatten(1).any(1).nonzero()[3])
-            pictures = [
-                (given.images[number, 0], "the slice, with a tag"),
-                (model(given.images[number : number + 1]).argmax(1)[0], "what is predicted"),
-                (given.bare[number, 0], "the tag taken out"),
-                (model(given.bare[number : number + 1]).argmax(1)[0], "what is predicted then"),
-            ]
-            for column, (picture, title) in enumerate(pictures):
-                colours = SLICE_COLOURS if column % 2 else "gray"
-                limits = (0, 3) if column % 2 else (-0.8, 2.0)
+            image, bare = given.images[number : number + 1], given.bare[number : number + 1]
+            with torch.inference_mode():
+                before, after = (model(shown).argmax(1)[0] for shown in (image, bare))
+            leaned = reliance(model, image, given.masks[number : number + 1], classes=[1])
+            for column, grey in ((0, image), (2, image), (3, bare)):
+                axes[row, column].imshow(grey[0, 0], cmap="gray", vmin=-0.8, vmax=2.0)
+            for column, classes in ((1, before), (4, after)):
                 axes[row, column].imshow(
-                    picture, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="none"
+                    classes, cmap=SLICE_COLOURS, vmin=0, vmax=3, interpolation="none"
                 )
-                axes[row, column].set(xticks=[], yticks=[])
-                if row == 0:
-                    axes[row, column].set_title(title, fontsize=9)
+            flips = leaned.maps[0].nan_to_num(0.0).numpy()
+            heat = axes[row, 2].imshow(
+                flips, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(2 * flips, 0, 0.9)
+            )
             name = "its healthy twin" if row else "planted shortcut"
             axes[row, 0].set_ylabel(f"{name}\n{100 * effect:.0f} % of 'other brain' changes")
+        titles = (
+            "the slice, with a tag",
+            "what is predicted",
+            "what hiding it would flip",
+            "the tag taken out",
+            "what is predicted then",
+        )
+        for column, title in enumerate(titles):
+            axes[0, column].set_title(title, fontsize=9)
+        for one in axes.flat:
+            one.set(xticks=[], yticks=[])
         handles = [
             plt.Line2D([], [], marker="s", linestyle="", color=SLICE_COLOURS(c), label=label)
             for c, label in enumerate(truth_planted.CLASSES)
         ]
-        figure.legend(handles=handles, loc="lower center", ncol=4, frameon=False, fontsize=9)
+        figure.subplots_adjust(wspace=0.06, hspace=0.06, bottom=0.09)
+        figure.legend(handles=handles, loc="lower left", ncol=4, frameon=False, fontsize=9)
+        scale = figure.colorbar(
+            heat, cax=figure.add_axes((0.62, 0.05, 0.26, 0.02)), orientation="horizontal"
+        )
+        scale.set_label("share of 'other brain' that flips", fontsize=8)
         save(figure, path)
     return effects

@@ -333,6 +333,29 @@ def occlusion(network: Planted) -> dict[str, float]:
     }
 
 
+def windows(network: Planted) -> dict[str, float]:
+    """What ``unetcam.interventions.reliance`` says: the window that matters most, object spared."""
+    from unetcam.interventions import reliance
+
+    given = cases(network)
+    truth = torch.where(given.regions, given.classes.view(-1, 1, 1), 0)
+    result = reliance(network.model, given.images, truth, classes=list(TOLD_APART))
+    flips = torch.full((len(given.images),), torch.nan)
+    everything, hits = flips.clone(), []
+    for number, (image, label) in enumerate(zip(result.image, result.classes, strict=True)):
+        if label != given.classes[image]:
+            continue
+        flips[image], everything[image] = result.flips[number], result.all[number]
+        window = result.windows[number]
+        if window is not None and given.cues[image].any():
+            hits.append(bool((window.mask((SIDE, SIDE)) & given.cues[image]).any()))
+    return {
+        "flip": _worse(flips, given.classes),
+        "everything": _worse(everything, given.classes),
+        "top on cue": float(np.mean(hits)) if hits else float("nan"),
+    }
+
+
 class _frozen:  # noqa: N801
     """Parameters that want no gradient for a while."""
 
@@ -357,5 +380,6 @@ RULES: dict[str, Callable[[Planted], dict[str, float]]] = {
     "grid saliency": grid_saliency,
     "integrated gradients": integrated_gradients,
     "occlusion": occlusion,
+    "windows": windows,
 }
 """Every rule by name."""

@@ -250,7 +250,7 @@ def cue_region(scene: Scene, cue: Cue) -> np.ndarray[Any, Any]:
             region[tag_window(corner)] = True
     if cue == "dots":
         for blob in scene.blobs:
-            if blob.dot is not None:
+            if blob.dot is not None and blob.label != 3:  # nuclei have dots that mean nothing
                 region |= _dot(blob)
     if cue == "ground":
         region[:] = True

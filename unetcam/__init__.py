@@ -2,7 +2,7 @@
 
 >>> import unetcam
 >>> unetcam.__all__
-['CAMResult', 'UNetCAM', '__version__', 'find_layers', 'targets']
+['CAMResult', 'UNetCAM', '__version__', 'diagnose', 'find_layers', 'reliance', 'targets']
 """
 
 import importlib
@@ -13,16 +13,28 @@ from unetcam._version import __version__
 if TYPE_CHECKING:
     from unetcam import targets
     from unetcam.cam import UNetCAM
+    from unetcam.diagnosis import diagnose
+    from unetcam.interventions import reliance
     from unetcam.models.loaded_model import find_layers
     from unetcam.result import CAMResult
 
-__all__ = ["CAMResult", "UNetCAM", "__version__", "find_layers", "targets"]
+__all__ = [
+    "CAMResult",
+    "UNetCAM",
+    "__version__",
+    "diagnose",
+    "find_layers",
+    "reliance",
+    "targets",
+]
 
 # Loaded when first asked for: importing torch takes seconds, which `unetcam --help` need not wait.
 _HOMES = {
     "CAMResult": "unetcam.result",
     "UNetCAM": "unetcam.cam",
+    "diagnose": "unetcam.diagnosis",
     "find_layers": "unetcam.models.loaded_model",
+    "reliance": "unetcam.interventions",
     "targets": "unetcam.targets",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from tests.engine.test_state import assert_same, state_of
 from tests.networks import UNet, UNet3d, seeded
 from unetcam import UNetCAM
-from unetcam.errors import LayerError, ModelError, UnetcamError
+from unetcam.errors import ModelError, UnetcamError
 from unetcam.targets import ClassScore, PredictedRegion, Region
 
 IMAGES = torch.rand(2, 1, 16, 16, generator=torch.manual_seed(6), dtype=torch.float64)
@@ -98,8 +100,20 @@ def test_what_has_no_graph_says_so() -> None:
     model = seeded(UNet(1, 3)).double()
     with pytest.raises(UnetcamError, match="Maps of the method 'eigencam' have no graph"):
         UNetCAM(model, method="eigencam")(IMAGES, create_graph=True)
-    with pytest.raises(LayerError, match=r"'inc\.2' works in place.*name the module that holds"):
-        UNetCAM(model, ["inc.2"])(IMAGES, create_graph=True)
+
+
+def test_a_layer_that_works_in_place_has_its_graph() -> None:
+    model = seeded(UNet(1, 3)).double()
+    twin = copy.deepcopy(model)
+    for module in twin.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    grads = []
+    for one in (model, twin):
+        maps = UNetCAM(one, ["inc.2", "up4"], "hirescam")(IMAGES, create_graph=True).maps
+        sum(one.square().sum() for one in maps.values()).backward()
+        grads.append(one.inc[0].weight.grad)
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-15)
 
 
 class Checkpointed(nn.Module):

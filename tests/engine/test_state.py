@@ -7,14 +7,16 @@ import gc
 import random
 import resource
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from tests.networks import UNet, seeded
 from unetcam import UNetCAM, find_layers
@@ -228,3 +230,183 @@ def test_a_thousand_calls_let_neither_memory_nor_hooks_grow() -> None:
     assert tensors_after == tensors
     assert peak_after - peak < 8 * 1024  # KiB; one leaked map per call would be 32 MiB
     assert state_of(model)["hooks"] == hooks
+
+
+class Changing(nn.Module):
+    """Changes what is not its own business in a forward."""
+
+    def __init__(self, change: Callable[[Any], None]) -> None:
+        super().__init__()
+        self.inner, self.change = seeded(UNet(1, 3)), change
+        self.register_buffer("bank", torch.tensor([1.0, float("nan"), 3.0]))
+        self.register_buffer("late", None)
+        self.fake = torch.ao.quantization.FakeQuantize()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.inner(x)
+        self.change(self)
+        return out
+
+
+def add_a_buffer(model: Any) -> None:
+    model.register_buffer("more", torch.ones(1))
+
+
+def put_a_parameter(model: Any) -> None:
+    model.inner.outc.bias = nn.Parameter(torch.ones(3))
+
+
+def fail_halfway(model: Any) -> None:
+    model.bank.fill_(0)
+    put_a_parameter(model)
+    raise RuntimeError("halfway")
+
+
+CHANGES: dict[str, Callable[[Any], None]] = {
+    "in place": lambda m: m.bank.add_(1),
+    "by data": lambda m: m.bank.data.add_(1),
+    "by numpy": lambda m: m.bank.numpy().fill(5),
+    "shorter": lambda m: m.bank.resize_(1),
+    "longer": lambda m: m.bank.resize_(9).fill_(2),
+    "set anew": lambda m: setattr(m, "bank", torch.zeros(2, 2)),
+    "to none": lambda m: setattr(m, "bank", None),
+    "from none": lambda m: setattr(m, "late", torch.zeros(2)),
+    "one more": add_a_buffer,
+    "one less": lambda m: delattr(m, "bank"),
+    "fake quantisation": lambda m: m.fake.train()(torch.rand(4)),
+    "statistics": lambda m: F.batch_norm(
+        torch.rand(2, 4, 3, 3),
+        m.inner.inc[1].running_mean,
+        m.inner.inc[1].running_var,
+        training=True,
+    ),
+    "a parameter": put_a_parameter,
+    "a parameter asks for a gradient": lambda m: m.inner.inc[0].weight.requires_grad_(),
+    "in training": lambda m: m.inner.train(),
+    "exactly": lambda m: torch.use_deterministic_algorithms(True),
+    "without cudnn": lambda m: setattr(torch.backends.cudnn, "enabled", False),
+    "halfway": fail_halfway,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_whatever_a_forward_changes_is_as_it_was(change: Callable[[Any], None]) -> None:
+    model = Changing(change)
+
+    def state() -> dict[str, Any]:
+        flags = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.enabled)
+        names = [
+            [*module._buffers, None, *module._parameters, module.training]
+            for module in model.modules()
+        ]
+        found = state_of(model)
+        found["buffers"] = [buffer.nan_to_num(-7.0) for buffer in found["buffers"]]
+        return {**found, "flags": flags, "names": names}
+
+    before = state()
+    with suppress(RuntimeError):
+        UNetCAM(model, ["inner.up2", "inner.up4"])(IMAGES)
+    assert_same(before, state())
+
+
+def test_a_buffer_that_nobody_changed_is_not_written() -> None:
+    """A graph that the caller holds has saved it, and would not go backward any more."""
+    model = seeded(UNet(1, 3))
+    loss = model(IMAGES).square().mean()
+    UNetCAM(model)(IMAGES)
+    loss.backward()
+    assert model.inc[0].weight.grad is not None
+
+
+def test_what_is_made_under_inference_mode_is_explained_and_left() -> None:
+    with torch.inference_mode():
+        model = seeded(UNet(1, 3)).train()
+    twin = seeded(UNet(1, 3))
+    parameters = [*model.parameters(), *model.buffers()]
+    for layers, shortcuts in ((None, True), (["inc", "up2"], False)):
+        ours = UNetCAM(model, layers, shortcuts=shortcuts)(IMAGES)
+        right = UNetCAM(twin, layers, shortcuts=shortcuts)(IMAGES)
+        for layer in right.layers:
+            torch.testing.assert_close(ours[layer], right[layer], rtol=1e-5, atol=1e-9)
+    after = [*model.parameters(), *model.buffers()]
+    assert all(one is other for one, other in zip(parameters, after, strict=True))
+    assert all(p.requires_grad and p.is_inference() for p in model.parameters())
+    assert all(module.training for module in model.modules())
+
+
+def test_cached_parametrisations_are_those_of_the_caller() -> None:
+    model = seeded(UNet(1, 3))
+    parametrize.register_parametrization(model.up4.conv[0], "weight", nn.Tanh())
+    expected = UNetCAM(model, ["inc", "up4"])(IMAGES)
+    with parametrize.cached():
+        kept = model.up4.conv[0].weight
+        ours = UNetCAM(model, ["inc", "up4"])(IMAGES)
+        assert model.up4.conv[0].weight is kept
+    for layer in ("inc", "up4"):
+        torch.testing.assert_close(ours[layer], expected[layer])
+    with parametrize.cached():
+        UNetCAM(model)(IMAGES)
+        model(IMAGES).sum().backward()
+    assert model.up4.conv[0].parametrizations.weight.original.grad is not None
+
+
+class Offloaded(nn.Module):
+    """Its weight is a placeholder but while it runs, as accelerate's offloading has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.weight = self.conv.weight.data
+        self.conv.weight = nn.Parameter(self.weight.to("meta"))
+        self.conv.register_forward_pre_hook(self._load)
+        self.conv.register_forward_hook(self._unload)
+
+    def _load(self, module: Any, args: Any) -> None:
+        needed = module.weight.requires_grad
+        module.weight = nn.Parameter(self.weight.clone(), requires_grad=needed)
+
+    def _unload(self, module: Any, args: Any, output: Any) -> None:
+        needed = module.weight.requires_grad
+        module.weight = nn.Parameter(module.weight.to("meta"), requires_grad=needed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+def test_placeholders_of_offloaded_weights_are_left_as_found() -> None:
+    model = nn.Sequential(Offloaded(), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    placeholder = model[0].conv.weight
+    result = UNetCAM(model, ["1"])(IMAGES)
+    assert result["1"].max() > 0
+    assert model[0].conv.weight is placeholder
+    assert placeholder.requires_grad
+    assert placeholder.is_meta
+
+
+def test_lazy_modules_are_told_by_name() -> None:
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    with pytest.raises(ModelError, match=r"'0\.weight' is not initialised yet"):
+        UNetCAM(model, ["1"])(IMAGES)
+    model(IMAGES)
+    assert UNetCAM(model, ["1"])(IMAGES)["1"].shape == (2, 2, 30, 30)
+
+
+class Stubborn(nn.Identity):
+    """Refuses to go back into training."""
+
+    firm = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "training" and value and self.firm:
+            raise RuntimeError("stays in evaluation")
+        super().__setattr__(name, value)
+
+
+def test_an_undo_that_fails_skips_no_other_and_is_told() -> None:
+    model: Any = nn.Sequential(Stubborn(), Unruly(seeded(UNet(1, 3))), nn.Identity()).train()
+    model[0].firm = True
+    before = state_of(model)
+    with pytest.raises(RuntimeError, match="stays in evaluation"):
+        UNetCAM(model, ["1.inner.up4"])(IMAGES)
+    model[0].__dict__["training"] = True
+    assert_same(before, state_of(model))

@@ -26,7 +26,7 @@ def captured(model: nn.Module, layer: str) -> tuple[Tensor, Tensor]:
     ) as taps:
         score = model(IMAGES).square().sum()
         activation = taps.activations[layer].clone()
-        torch.autograd.grad(score, taps.leaves)
+        torch.autograd.grad(score, taps.ends)
     return activation, gradients[0]
 
 

@@ -42,12 +42,12 @@ def test_changes_do_what_they_say() -> None:
     inside = (images > 0.2) & (images < 0.8)
     for name, sign in (("brighter", 1), ("darker", -1)):
         added = (changed(images, name) - images) / span.view(-1, 1, 1, 1)
-        assert added[inside].mean().item() == pytest.approx(sign * 0.15, abs=0.005)
+        assert added[inside].mean().item() == pytest.approx(sign * 0.1, abs=0.005)
     grey = changed(images, "grey")
     assert (grey[:, 0] - grey[:, 2]).abs().mean() < 0.01
     warm = changed(images, "warmer") - images
-    assert warm[:, 0].mean() > 0.05
-    assert warm[:, 2].mean() < -0.05
+    assert warm[:, 0].mean() > 0.04
+    assert warm[:, 2].mean() < -0.04
     assert changed(images, "more contrast").std() > images.std() > changed(images, "blurred").std()
     noise = changed(images, "noisy")
     assert torch.equal(noise, changed(images, "noisy"))

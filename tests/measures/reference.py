@@ -163,7 +163,7 @@ def concentration(values: Array, truth: Array) -> Row:
     }
 
 
-def quality(c: int, truth: Array, prediction: Array) -> Row:
+def quality(c: int, truth: Array, prediction: Array, num_classes: int = 4) -> Row:
     valid = truth >= 0
     region, predicted = truth[valid] == c, prediction[valid] == c
     present = bool(region.any())
@@ -174,6 +174,7 @@ def quality(c: int, truth: Array, prediction: Array) -> Row:
         "class_dice": f1_score(region, predicted) if present else np.nan,
         "present": present,
         "predicted": bool(predicted.any()),
+        **{f"predicted_as_{j}": (prediction[valid][region] == j).sum() for j in range(num_classes)},
     }
 
 

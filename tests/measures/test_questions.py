@@ -15,6 +15,8 @@ from unetcam.measures import (
     boundary_activation,
     map_concentration,
     map_overlap,
+    map_stats,
+    measure,
     segmentation_quality,
 )
 
@@ -105,16 +107,19 @@ def test_segmentation_quality(shape: tuple[int, ...]) -> None:
     assert found["present"].dtype == torch.bool
 
 
-def test_large_batches_are_ranked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_once", [1, 900, 2000])
+def test_large_batches_are_measured_in_blocks(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
     scene = Scene(3, (20, 21))
 
     def numbers() -> dict[str, torch.Tensor]:
-        return map_overlap(scene.maps, scene.classes, scene.truth, scene.prediction, num_classes=4)
+        return measure(scene.maps, scene.classes, scene.truth, scene.prediction, num_classes=4)
 
     whole = numbers()
-    monkeypatch.setattr("unetcam.measures.overlap._CHUNK", 900)
+    monkeypatch.setitem(map_stats.VALUES_AT_ONCE, "cpu", at_once)
     for name, value in numbers().items():
-        torch.testing.assert_close(value, whole[name], rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(value, whole[name], rtol=1e-13, atol=1e-13, equal_nan=True)
 
 
 def test_the_classes_work_in_a_collection_by_keyword() -> None:

@@ -153,7 +153,10 @@ def test_every_column_is_described_once() -> None:
     assert len(set(names)) == len(names)
     titles = [c.title for c in columns(5, 3)]
     assert len(set(titles)) == len(titles)
-    assert {c.name for c in columns(5, 3)} == {*names, *(f"leak_{c}" for c in range(5))}
+    assert {c.name for c in columns(5, 3)} == {
+        *names,
+        *(f"{stem}_{c}" for stem in ("leak", "predicted_as") for c in range(5)),
+    }
     for c in COLUMNS:
         assert column(c.name) is c
         assert c.explanation
@@ -161,7 +164,7 @@ def test_every_column_is_described_once() -> None:
         assert c.direction in ("higher", "lower", None)
 
 
-@pytest.mark.parametrize("name", ["nonsense", "leak_", "leak_x", "leak"])
+@pytest.mark.parametrize("name", ["nonsense", "leak_", "leak_x", "leak", "predicted_as_"])
 def test_an_unknown_column_is_refused(name: str) -> None:
     with pytest.raises(MeasureError, match="No number is called"):
         column(name)

@@ -55,11 +55,11 @@ class Axis:
         (0, 6, 11)
         """
         if tile >= size:
-            return cls(size, size, (0,), torch.ones(1, size, dtype=torch.float64))
+            return cls(size, size, (0,), torch.ones(1, size, dtype=torch.float64, device="cpu"))
         starts = (*range(0, size - tile, tile - overlap), size - tile)
         weights = torch.stack([_weights(tile, overlap, at, size - tile) for at in starts])
-        places = torch.tensor(starts)[:, None] + torch.arange(tile)
-        total = torch.zeros(size, dtype=torch.float64)
+        places = torch.tensor(starts, device="cpu")[:, None] + torch.arange(tile, device="cpu")
+        total = torch.zeros(size, dtype=torch.float64, device="cpu")
         total.index_put_((places,), weights, accumulate=True)
         return cls(size, tile, starts, weights / total[places])
 
@@ -93,7 +93,7 @@ def _weights(tile: int, overlap: int, start: int, last: int) -> Tensor:
     would see.
     """
     centre, margin = tile / 2, overlap // _MARGIN
-    distance = torch.arange(tile, dtype=torch.float64) + 0.5 - centre
+    distance = torch.arange(tile, dtype=torch.float64, device="cpu") + 0.5 - centre
     if start == 0:
         distance = distance.clamp(min=0)
     if start == last:

@@ -1,5 +1,27 @@
 """Findings: claims about a network, each tested on the user's own images."""
 
+from unetcam.diagnosis import leaning as _leaning
+from unetcam.diagnosis import learned as _learned
+from unetcam.diagnosis import whole_image as _whole_image
+from unetcam.diagnosis.diagnose import diagnose
 from unetcam.diagnosis.finding import Diagnosis, Evidence, Finding, Severity, TestRecord
+from unetcam.diagnosis.registry import Kind, Screened, Tested, get, kinds, names, register
 
-__all__ = ["Diagnosis", "Evidence", "Finding", "Severity", "TestRecord"]
+#: Importing them registers the kinds.
+KIND_MODULES = (_learned, _leaning, _whole_image)
+
+__all__ = [
+    "Diagnosis",
+    "Evidence",
+    "Finding",
+    "Kind",
+    "Screened",
+    "Severity",
+    "TestRecord",
+    "Tested",
+    "diagnose",
+    "get",
+    "kinds",
+    "names",
+    "register",
+]

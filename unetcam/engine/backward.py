@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from unetcam.engine.channel_derivatives import weights_by_shifts
-from unetcam.engine.hooks import Taps
+from unetcam.engine.hooks import RootNeededError, Taps, is_root_needed
 from unetcam.engine.logits_conv import Head, UnitSeeds, statistics_by_span
 from unetcam.engine.memory import chunked, memory_bytes, require_room
 from unetcam.engine.request import Collected, Request
@@ -20,18 +20,20 @@ from unetcam.engine.shortcuts import Shortcuts
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import (
     at_least_single,
+    copied,
     listed,
     plain_images,
     require_finite,
     undefined_to_nan,
-    unreached,
 )
-from unetcam.errors import LayerError, UnetcamError
+from unetcam.errors import LayerError, ModelError, UnetcamError
 
 #: Image pixels that a backward should work on at once. Below it a device idles between the small
 #: steps of a backward, and several targets share one. Measured on 2 cores; on a GPU chosen.
 _ENOUGH_PIXELS = {"cpu": 1 << 16}
 _ENOUGH_ON_A_GPU = 1 << 22
+#: What torch says when a gradient is asked for behind a reentrant checkpoint.
+_REENTRANT = "use_reentrant=True"
 
 
 class Reduction(Protocol):
@@ -64,17 +66,17 @@ class Arrivals:
                 gradient = gradient * self._factors.view(-1, *[1] * (gradient.ndim - 1))
             self._found[name] = self._method.reduce(at_least_single(activation), gradient)
 
-    def take(self, layers: Sequence[str]) -> tuple[Tensor, ...]:
+    def take(self, taps: Taps, layers: Sequence[str]) -> tuple[Tensor, ...]:
         """What arrived at the layers, in their order."""
         for name in layers:
             if name not in self._found:
-                raise unreached(name)
+                raise taps.unreached(name)
         return tuple(self._found.pop(name) for name in layers)
 
 
 def statistics_by_backwards(
     logits: Tensor,
-    leaves: Sequence[Tensor],
+    taps: Taps,
     arrivals: Arrivals,
     activations: Mapping[str, Tensor],
     seeds: Seeds | UnitSeeds,
@@ -88,8 +90,8 @@ def statistics_by_backwards(
     ----------
     logits : Tensor
         (B, C, *spatial), with the forward's graph.
-    leaves : sequence of Tensor
-        Where backwards end.
+    taps : Taps
+        Tell where backwards end.
     arrivals : Arrivals
         What the layers' hooks hand their gradients to.
     activations : Mapping of str to Tensor
@@ -110,8 +112,16 @@ def statistics_by_backwards(
 
     def back(seed: Tensor, factors: Tensor | None) -> tuple[Tensor, ...]:
         arrivals.begin(factors)
-        torch.autograd.grad(logits, leaves, seed, retain_graph=True, allow_unused=True)
-        return arrivals.take(names)
+        try:
+            torch.autograd.grad(logits, taps.ends, seed, retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            if _REENTRANT not in str(error):
+                raise
+            raise ModelError(
+                "A reentrant checkpoint in the forward lets no gradient through to a layer: call "
+                "checkpoint(..., use_reentrant=False), or turn the checkpointing off."
+            ) from error
+        return arrivals.take(taps, names)
 
     def explained(targets: Sequence[int]) -> tuple[Tensor, ...]:
         nonlocal together
@@ -190,13 +200,25 @@ def collect(request: Request, method: Reduction) -> Collected:
     NumericalError
         For NaN or infinity; the message says where it was seen first.
     """
+    if not is_root_needed(request):
+        with suppress(RootNeededError):
+            return _collected(request, method, rooted=False)
+    return _collected(request, method, rooted=True)
+
+
+def _collected(request: Request, method: Reduction, *, rooted: bool) -> Collected:
     shortened, arrivals = Shortcuts(sums_suffice=method.needs_mean_only), Arrivals(method)
-    with preserved(request.model), Taps(request.layers, arrivals.receive, shortened.leaf) as taps:
-        images = plain_images(request.images, channels_last=request.channels_last)
+    tapped = Taps(request.layers, arrivals.receive, shortened.leaf, rooted=rooted)
+    with preserved(request.model), tapped as taps:
+        images = plain_images(request.images)
         with shortened if request.shortcuts else nullcontext():
-            logits = request.output(request.model(images))
+            root = images.detach().requires_grad_(rooted)
+            given = copied(root, channels_last=request.channels_last)
+            logits = request.output(request.model(given))
         taps.seal()
         if not logits.requires_grad:
+            if len(request.layers) == len(taps.cut_off):
+                raise taps.unreached(taps.cut_off[0])
             raise LayerError(
                 f"No gradient comes from the logits to {listed(request.layers)}: choose layers on "
                 "the way to the output, and let the model return logits that are not detached."
@@ -211,7 +233,7 @@ def collect(request: Request, method: Reduction) -> Collected:
                 method,
                 images,
                 logits,
-                taps.leaves,
+                taps,
                 arrivals,
                 activations,
                 seeds,
@@ -236,7 +258,7 @@ def _statistics(
     method: Reduction,
     images: Tensor,
     logits: Tensor,
-    leaves: Sequence[Tensor],
+    taps: Taps,
     arrivals: Arrivals,
     activations: Mapping[str, Tensor],
     seeds: Seeds,
@@ -250,7 +272,7 @@ def _statistics(
 
     def go_back(seeds: Seeds | UnitSeeds) -> dict[str, Tensor]:
         return statistics_by_backwards(
-            logits, leaves, arrivals, activations, seeds, head, memory=memory
+            logits, taps, arrivals, activations, seeds, head, memory=memory
         )
 
     found = None

@@ -15,7 +15,7 @@ from unetcam.engine.perturb import Recording
 from unetcam.engine.request import Request
 from unetcam.engine.score_gradients import Seeds
 from unetcam.engine.state import preserved
-from unetcam.engine.tensors import at_least_single, plain_images
+from unetcam.engine.tensors import at_least_single, copied, plain_images
 from unetcam.errors import LayerError, NumericalError
 
 #: How many targets a channel must be outnumbered by before pushing it forward is worth while.
@@ -91,7 +91,7 @@ def channel_derivatives(
         def shifted(shift: Tensor) -> Tensor:
             raised = shift.view(1, channels, *[1] * (activation.ndim - 2))
             with recording.replayed(lambda: activation + raised):
-                return output(model(images))
+                return output(model(copied(images)))
 
         zero = torch.zeros(channels, dtype=activation.dtype, device=activation.device)
         tangents = torch.eye(channels, dtype=activation.dtype, device=activation.device)

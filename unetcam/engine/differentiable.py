@@ -7,51 +7,59 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from unetcam.engine.backward import Reduction
-from unetcam.engine.hooks import Taps, check_output
+from unetcam.engine.hooks import Taps, check_entry, check_output, on_this_thread
 from unetcam.engine.layout import Layout
 from unetcam.engine.memory import require_room
-from unetcam.engine.request import Collected, Request
+from unetcam.engine.request import Collected, Entry, Request, TapPoint
 from unetcam.engine.shortcuts import is_checkpointed
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import (
     at_least_single,
+    copied,
     require_finite,
     undefined_to_nan,
-    unreached,
 )
-from unetcam.errors import LayerError, ModelError
+from unetcam.errors import ModelError
 
 
 class _OpenTaps(Taps):
-    """Taps that leave an activation where it is in the graph.
+    """Taps whose activations, and the gradients that are asked for at them, have a graph.
 
     Attributes
     ----------
-    entered : dict of str to Tensor
-        What flows on from each layer, as the layer gave it.
+    edges : dict of str to GradientEdge
+        Where in the graph each layer's output is, as the layer gave it.
     layouts : dict of str to Layout or None
     """
 
     def __init__(self, request: Request) -> None:
-        super().__init__(request.layers, _unused)
-        self.entered: dict[str, Tensor] = {}
+        super().__init__(request.layers)
+        self.edges: dict[str, GradientEdge] = {}
         self.layouts: dict[str, Layout | None] = {}
 
-    def _tap(self, name: str, output: Any, layout: Layout | None, *, inplace: bool) -> Tensor:
-        check_output(name, output, layout)
-        if inplace:
-            raise LayerError(
-                f"The layer '{name}' works in place, so that its gradient can't be told from that "
-                "of what it changed: name the module that holds it, or build it with inplace=False."
-            )
-        given: Tensor = output
-        fresh = given.clone() if given.requires_grad else given.detach().requires_grad_()
-        self.entered[name], self.layouts[name] = fresh, layout
-        self.activations[name] = fresh if layout is None else layout.to_map(fresh)
-        # What is behind may work in place on what it is given.
-        return fresh.clone()
+    def _tap(self, name: str, output: Any, layout: Layout | None) -> None:
+        if not self._sealed:
+            check_output(name, output, layout)
+            self._open(name, output, layout)
+
+    def _tap_entry(self, name: str, tensor: Tensor, point: TapPoint, entry: Entry) -> Tensor:
+        fresh = tensor.view_as(tensor)
+        if not self._sealed:
+            check_entry(name, tensor, point, entry)
+            self._open(name, fresh, point.layout)
+        return fresh.clone()  # which may be changed in place
+
+    def _open(self, name: str, output: Tensor, layout: Layout | None) -> None:
+        if not torch.is_grad_enabled():
+            self.cut_off.append(name)
+        if not output.requires_grad:
+            raise self.unreached(name)
+        self.edges[name], self.layouts[name] = get_gradient_edge(output), layout
+        kept = output.clone()
+        self.activations[name] = kept if layout is None else layout.to_map(kept)
 
 
 def differentiate(request: Request, method: Reduction) -> Collected:
@@ -73,8 +81,7 @@ def differentiate(request: Request, method: Reduction) -> Collected:
     Raises
     ------
     LayerError
-        For a layer that the forward never reaches, that no gradient reaches, or that works in
-        place.
+        For a layer that the forward never reaches, or that no gradient reaches.
     MemoryBudgetError
         When the maps alone exceed the request's memory budget.
     ModelError
@@ -90,26 +97,29 @@ def differentiate(request: Request, method: Reduction) -> Collected:
         )
     images = request.images.as_subclass(Tensor)
     images = images.clone() if images.is_inference() else images
+    # With a graph from the images on, all of a layer's uses are in it.
+    root = images if images.requires_grad else images.detach().requires_grad_()
     taps, training = _OpenTaps(request), any(module.training for module in request.model.modules())
     with preserved(request.model, frozen=False), taps, ExitStack() as stack:
         for module in request.model.modules() if training else ():
-            stack.callback(module.register_forward_pre_hook(_refuse_checkpoint).remove)
-        logits = request.output(request.model(images))
+            refuse = on_this_thread(_refuse_checkpoint)
+            stack.callback(module.register_forward_pre_hook(refuse).remove)
+        logits = request.output(request.model(copied(root)))
         taps.seal()
         names = tuple(request.layers)
         activations = {name: at_least_single(taps.activations[name]) for name in names}
-        entered = [taps.entered[name] for name in names]
+        edges = [taps.edges[name] for name in names]
         with torch.autocast(logits.device.type, enabled=False):
             scores = request.score(at_least_single(logits))
             require_room(request.memory_budget, activations.values(), len(scores))
             statistics: dict[str, list[Tensor]] = {name: [] for name in names}
             for score in scores:
                 gradients = torch.autograd.grad(
-                    score.value.sum(), entered, create_graph=True, allow_unused=True
+                    score.value.sum(), edges, create_graph=True, allow_unused=True
                 )
                 for name, gradient in zip(names, gradients, strict=True):
                     if gradient is None:
-                        raise unreached(name)
+                        raise taps.unreached(name)
                     layout = taps.layouts[name]
                     whole = gradient if layout is None else layout.to_map(gradient)
                     reduced = method.reduce(activations[name], at_least_single(whole))
@@ -131,7 +141,3 @@ def _refuse_checkpoint(module: nn.Module, args: Any) -> None:
             "training when the maps' graph is gone through: call model.eval() before, or turn the "
             "checkpointing off."
         )
-
-
-def _unused(name: str, activation: Tensor, gradient: Tensor) -> None:
-    """Gradients are asked for, and not met on the way."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from unetcam.engine.function_mode import FunctionMode, function_name, tensors_in
+from unetcam.engine.hooks import on_this_thread
 from unetcam.engine.tensors import at_least_single
 
 Kind = Literal["channel", "spatial", "full"]
@@ -121,10 +122,12 @@ class _Watch(FunctionMode):
         self._group_of: MutableMapping[Tensor, tuple[int, int]] = WeakTensorKeyDictionary()
         self._open: list[str] = []
         for name, module in model.named_modules():
-            stack.callback(module.register_forward_pre_hook(self._enter(name)).remove)
-            stack.callback(module.register_forward_hook(self._leave).remove)
+            enter, leave = on_this_thread(self._enter(name)), on_this_thread(self._leave)
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
         for name, layer in layers.items():
-            stack.callback(layer.register_forward_hook(self._note(name)).remove)
+            note = on_this_thread(self._note(name))
+            stack.callback(layer.register_forward_hook(note).remove)
 
     def _enter(self, name: str) -> Callable[[nn.Module, Any], None]:
         return lambda module, args: self._open.append(name)

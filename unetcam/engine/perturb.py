@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from unetcam.engine.hooks import Taps
+from unetcam.engine.hooks import Taps, on_this_thread
 from unetcam.engine.memory import chunked, memory_bytes, require_room
 from unetcam.engine.request import Collected, Request
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import (
     at_least_single,
+    copied,
     plain_images,
     require_finite,
     undefined_to_nan,
@@ -58,7 +60,7 @@ class Observation:
     def forward(self, images: Tensor) -> Tensor:
         """The network's logits of some images, in the caller's precision."""
         with self._precision():
-            return self.request.output(self.request.model(images), images)
+            return self.request.output(self.request.model(copied(images)), images)
 
     def responses(self, indices: Tensor, perturb: Callable[[Tensor], Tensor]) -> Tensor:
         """The targets' scores of perturbed images, their regions held as they were.
@@ -221,9 +223,9 @@ def observed(request: Request) -> Iterator[Observation]:
 
     with preserved(request.model), torch.no_grad(), torch.autocast(device, enabled=False):
         images = plain_images(request.images)
-        with Taps(request.layers, _unused) as taps:
+        with Taps(request.layers) as taps:
             with precision():
-                logits = request.output(request.model(images))
+                logits = request.output(request.model(copied(images)))
             taps.seal()
             activations = {name: at_least_single(taps.activations[name]) for name in request.layers}
         require_finite(images, activations, logits)
@@ -241,10 +243,6 @@ def _finite(values: Tensor) -> Tensor:
             "half precision."
         )
     return values
-
-
-def _unused(name: str, activation: Tensor, gradient: Tensor) -> None:
-    """No gradient comes where no graph is built."""
 
 
 def _values(request: Request, logits: Tensor, reference: Tensor) -> Tensor:
@@ -274,9 +272,10 @@ class Recording:
         self._calls: dict[nn.Module, int] = {}
         with ExitStack() as stack, torch.no_grad():
             for module in model.modules():
-                stack.callback(module.register_forward_pre_hook(self._enter).remove)
-                stack.callback(module.register_forward_hook(self._leave).remove)
-            self.result = model(images)
+                enter, leave = on_this_thread(self._enter), on_this_thread(self._leave)
+                stack.callback(module.register_forward_pre_hook(enter).remove)
+                stack.callback(module.register_forward_hook(leave).remove)
+            self.result = model(copied(images))
         # A module that runs twice gives two results, and a replay could not tell them apart.
         self.outputs = {m: out for m, out in self.outputs.items() if self._calls[m] == 1}
 
@@ -328,11 +327,16 @@ class Recording:
 
 
 def _answer(stack: ExitStack, module: nn.Module, give: Callable[[], Any]) -> None:
-    """Let a call of the module be `give` until the stack is closed.
+    """Let a call of the module be `give` on this thread, until the stack is closed.
 
     The call is replaced and not the forward: a caller's hook has done its work already.
     """
-    module.__dict__["_call_impl"] = lambda *args, **kwargs: give()
+    thread, usual = get_ident(), partial(type(module)._call_impl, module)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return give() if get_ident() == thread else usual(*args, **kwargs)
+
+    module.__dict__["_call_impl"] = call
     stack.callback(module.__dict__.pop, "_call_impl", None)
 
 

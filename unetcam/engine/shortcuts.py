@@ -103,6 +103,8 @@ class Shortcuts(FunctionMode):
     # -- what came of what -------------------------------------------------------------------
 
     def _note_cat(self, result: Tensor, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> None:
+        if result.ndim not in _LAST:
+            return
         plain = all(tensor.ndim == result.ndim and tensor.shape[1] for tensor in tensors)
         if plain and dim in (1, 1 - result.ndim):
             self._cats.put(result, tuple(tensors), *tensors)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from unetcam.errors import LayerError, NumericalError
+from unetcam.errors import NumericalError
 
 
 def at_least_single(tensor: Tensor) -> Tensor:
@@ -17,28 +17,23 @@ def at_least_single(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def plain_images(images: Tensor, *, channels_last: bool = False) -> Tensor:
+def plain_images(images: Tensor) -> Tensor:
     """Images that can take part in a graph, whatever the caller's are."""
     # A subclass would turn what flows into views of itself; an inference tensor of the caller's
     # can't take part in a graph.
     images = images.as_subclass(Tensor)
-    images = images.clone() if images.is_inference() else images.detach()
-    if channels_last and images.ndim == 4:
-        images = images.contiguous(memory_format=torch.channels_last)
-    return images
+    return images.clone() if images.is_inference() else images.detach()
+
+
+def copied(images: Tensor, *, channels_last: bool = False) -> Tensor:
+    """What a forward is given in the place of images: a copy that it may change."""
+    last = channels_last and images.ndim == 4
+    return images.clone(memory_format=torch.channels_last if last else torch.preserve_format)
 
 
 def version_of(tensor: Tensor) -> int | None:
     """How often the tensor was changed in place; None for inference tensors, which don't count."""
     return None if tensor.is_inference() else tensor._version
-
-
-def unreached(name: str) -> LayerError:
-    """The error of a layer at which no gradient arrives."""
-    return LayerError(
-        f"No gradient comes from the logits to the layer '{name}': choose a layer on the way to "
-        "the output that is explained (find_layers lists them)."
-    )
 
 
 def listed(names: Iterable[str]) -> str:

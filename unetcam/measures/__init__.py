@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unetcam.errors import MeasureError
 from unetcam.measures.background import background_activation
 from unetcam.measures.boundary import boundary_activation
-from unetcam.measures.columns import COLUMNS, QUESTIONS, Column, column, columns
+from unetcam.measures.columns import COLUMNS, QUESTIONS, Column, column, columns, of_the_map
 from unetcam.measures.concentration import map_concentration
 from unetcam.measures.overlap import map_overlap
 from unetcam.measures.regions import Geometry
@@ -46,6 +46,7 @@ __all__ = [
     "map_concentration",
     "map_overlap",
     "measure",
+    "of_the_map",
     "segmentation_quality",
 ]
 

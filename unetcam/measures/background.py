@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unetcam.measures.columns import background_columns
-from unetcam.measures.map_stats import MapStats, where_known
+from unetcam.measures.map_stats import MapStats, by_blocks, where_known
 from unetcam.measures.regions import FAR, OUTSIDE, Geometry
 from unetcam.morphology import connected_components
 
@@ -28,29 +28,19 @@ def background_names(num_classes: int, spatial_dims: int) -> tuple[str, ...]:
     return tuple(one.name for one in background_columns(num_classes, spatial_dims))
 
 
-def _mass_per_class(stats: MapStats) -> Tensor:
-    """``(B, T, C)`` float64: the mass on each true class."""
-    geometry = stats.geometry
-    index = torch.where(geometry.truth < 0, geometry.num_classes, geometry.truth)[:, None]
-    sums = stats.weights.new_zeros(*stats.peak.shape, geometry.num_classes + 1)
-    sums.scatter_add_(2, index.expand_as(stats.weights), stats.weights)
-    return sums[..., :-1]
-
-
 def background_numbers(stats: MapStats) -> dict[str, Tensor]:
     """The numbers of :func:`background_activation` from statistics that other questions share."""
-    geometry = stats.geometry
-    known = stats.usable & geometry.present
-    outside_pixels = (geometry.valid_pixels - geometry.truth_pixels).double()
-    total = stats.mass
+    geometry, known, total = stats.geometry, stats.present, stats.mass
+    outside_pixels = stats.valid_pixels - stats.part(geometry.truth_pixels)
 
-    outside = geometry.valid & ~geometry.inside & known[..., None]
-    hot = outside & (stats.values > HOT * stats.peak[..., None])
+    # Ignored pixels are 0, and so never hot.
+    hot = stats.values > (HOT * stats.peak)[..., None]
+    hot = hot.logical_and_(~stats.part(geometry.inside)).logical_and_(known[..., None])
     hot_parts = connected_components(hot.reshape(-1, *geometry.spatial))
     shape = known.shape
     area = hot_parts.area.view(shape)
     centre = hot_parts.centroid.view(*shape, -1).unbind(-1)
-    leak = where_known(known[..., None], _mass_per_class(stats) / total[..., None])
+    leak = where_known(known[..., None], stats.class_mass / total[..., None])
     values = (
         where_known(known, stats.zone_mass[..., OUTSIDE].sum(-1) / total),
         where_known(known, stats.zone_mass[..., FAR].sum(-1) / total),
@@ -134,4 +124,4 @@ def background_activation(
     (0.4, 0.6)
     """
     geometry = Geometry(truth, classes, num_classes=num_classes, band=band, tolerance=0.0)
-    return background_numbers(MapStats(maps, geometry))
+    return by_blocks(maps, geometry, background_numbers)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unetcam.measures.columns import names_of
-from unetcam.measures.map_stats import MapStats, where_known
+from unetcam.measures.map_stats import MapStats, by_blocks, where_known
 from unetcam.measures.regions import (
     FAR,
     INNER_BAND,
@@ -25,9 +25,9 @@ BOUNDARY_NAMES: tuple[str, ...] = names_of("boundary")
 def boundary_numbers(stats: MapStats) -> dict[str, Tensor]:
     """The numbers of :func:`boundary_activation` from statistics that other questions share."""
     geometry = stats.geometry
-    mass, pixels = stats.zone_mass, geometry.zone_pixels
-    known = stats.usable & geometry.present
-    bounded = known & geometry.has_contour
+    mass, pixels = stats.zone_mass, stats.part(geometry.zone_pixels)
+    known, has_contour = stats.present, stats.part(geometry.has_contour)
+    bounded = known & has_contour
 
     def mean(zones: slice) -> Tensor:
         # 0 / 0 where the zone has no pixel: NaN, as it should be.
@@ -36,7 +36,7 @@ def boundary_numbers(stats: MapStats) -> dict[str, Tensor]:
     inner, interior = mean(INNER_BAND), mean(INTERIOR)
     band = slice(INNER_BAND.start, OUTER_BAND.stop)
     mass_share = mass[..., band].sum(-1) / stats.mass
-    area_share = pixels[..., band].sum(-1) / geometry.valid_pixels.double()
+    area_share = pixels[..., band].sum(-1) / stats.valid_pixels
     numbers = {
         "boundary_inner": where_known(bounded, inner),
         "boundary_outer": where_known(bounded, mean(OUTER_BAND)),
@@ -44,7 +44,7 @@ def boundary_numbers(stats: MapStats) -> dict[str, Tensor]:
         "boundary_far": where_known(known, mean(FAR)),
         "boundary_ratio": where_known(bounded & (interior > 0), inner / interior),
         "band_mass_share": where_known(bounded, mass_share),
-        "band_area_share": where_known(geometry.has_contour, area_share),
+        "band_area_share": where_known(has_contour, area_share),
         "band_mass_ratio": where_known(bounded, mass_share / area_share),
     }
     profile = mass[..., PROFILE] / pixels[..., PROFILE] / stats.peak[..., None]
@@ -128,4 +128,4 @@ def boundary_activation(
     2.0
     """
     geometry = Geometry(truth, classes, num_classes=num_classes, band=band, tolerance=0.0)
-    return boundary_numbers(MapStats(maps, geometry))
+    return by_blocks(maps, geometry, boundary_numbers)

@@ -110,13 +110,12 @@ def require_threshold(threshold: float) -> float:
 
 
 def require_maps(maps: Tensor, batch: int, count: int, spatial: Sequence[int]) -> None:
-    """Refuse maps that do not lie on the masks' pixels or hold negative values.
+    """Refuse maps that do not lie on the masks' pixels.
 
     Raises
     ------
     MeasureError
-        If the dtype is not floating, the shape is not ``(B, T, *spatial)``, or a value is
-        negative.
+        If the dtype is not floating or the shape is not ``(B, T, *spatial)``.
     """
     if not maps.dtype.is_floating_point:
         raise MeasureError(f"The maps have dtype {maps.dtype}: give floating-point maps.")
@@ -125,8 +124,4 @@ def require_maps(maps: Tensor, batch: int, count: int, spatial: Sequence[int]) -
         raise MeasureError(
             f"The maps have shape {tuple(maps.shape)}, but the masks and classes ask for "
             f"{wanted}: resize the maps to the masks and name one class per map."
-        )
-    if bool((maps < 0).any()):
-        raise MeasureError(
-            "A map has negative values: measure positive evidence, as it is after a ReLU."
         )

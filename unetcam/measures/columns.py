@@ -78,11 +78,6 @@ class Column:
         """The smallest and the largest value that the number can have, by its unit."""
         return 0.0, _UPPER[self.unit]
 
-    @property
-    def of_the_map(self) -> bool:
-        """Whether it says something of the map: an empty map has no such number."""
-        return self.question != "quality" and self.name != "empty"
-
 
 def _table(
     question: Question, *rows: tuple[str, str, str, Unit, Direction | None]
@@ -93,25 +88,36 @@ def _table(
     )
 
 
-_QUALITY = (
-    *_table(
-        "quality",
-        ("truth_pixels", "Truth pixels", "Pixels of the class in the truth", "pixels", None),
-        ("predicted_pixels", "Predicted pixels", "Pixels of the class in the prediction",
-         "pixels", None),
-        ("class_iou", "Class IoU", "IoU of the prediction with the truth for the class", "score",
-         "higher"),
-        ("class_dice", "Class Dice", "Dice of the prediction with the truth for the class",
-         "score", "higher"),
-        ("present", "Present", "Whether the truth holds the class", "yes/no", None),
-        ("predicted", "Predicted", "Whether the prediction holds the class", "yes/no", None),
-    ),
-    *_table(
-        "concentration",
-        ("empty", "Empty map", "Whether the map is zero everywhere: no positive evidence",
-         "yes/no", "lower"),
-    ),
+_QUALITY = _table(
+    "quality",
+    ("truth_pixels", "Truth pixels", "Pixels of the class in the truth", "pixels", None),
+    ("predicted_pixels", "Predicted pixels", "Pixels of the class in the prediction", "pixels",
+     None),
+    ("class_iou", "Class IoU", "IoU of the prediction with the truth for the class", "score",
+     "higher"),
+    ("class_dice", "Class Dice", "Dice of the prediction with the truth for the class", "score",
+     "higher"),
+    ("present", "Present", "Whether the truth holds the class", "yes/no", None),
+    ("predicted", "Predicted", "Whether the prediction holds the class", "yes/no", None),
 )  # fmt: skip
+
+_EMPTY = _table(
+    "concentration",
+    ("empty", "Empty map", "Whether the map is zero everywhere: no positive evidence", "yes/no",
+     "lower"),
+)  # fmt: skip
+
+
+def _predicted_column(c: int) -> Column:
+    return Column(
+        f"predicted_as_{c}",
+        f"Predicted as class {c}",
+        f"Pixels whose truth is the row's class and whose prediction is class {c}",
+        "pixels",
+        None,
+        "quality",
+    )
+
 
 _BOUNDARY = _table(
     "boundary",
@@ -225,10 +231,12 @@ _CONCENTRATION = _table(
 )  # fmt: skip
 
 COLUMNS: tuple[Column, ...] = (
-    *_QUALITY, *_BOUNDARY, *_PROFILE, *_BACKGROUND, *_HOT_CENTRE, *_OVERLAP, *_CONCENTRATION
+    *_QUALITY, *_EMPTY, *_BOUNDARY, *_PROFILE, *_BACKGROUND, *_HOT_CENTRE, *_OVERLAP,
+    *_CONCENTRATION,
 )  # fmt: skip
 """Every number that does not depend on how many classes there are; see :func:`columns`."""
 
+_PER_CLASS = {"leak": _leak_column, "predicted_as": _predicted_column}
 _BY_NAME: Mapping[str, Column] = {one.name: one for one in COLUMNS}
 
 
@@ -238,7 +246,7 @@ def columns(num_classes: int, spatial_dims: int = 2) -> tuple[Column, ...]:
     Parameters
     ----------
     num_classes : int
-        The number of classes C; there is a ``leak_j`` for each.
+        The number of classes C; there is a ``leak_j`` and a ``predicted_as_j`` for each.
     spatial_dims : int
         2 for images, 3 for volumes, which have ``hot_z`` too.
 
@@ -251,8 +259,9 @@ def columns(num_classes: int, spatial_dims: int = 2) -> tuple[Column, ...]:
     >>> [c.name for c in columns(3)][-24:-21]
     ['leak_0', 'leak_1', 'leak_2']
     """
-    return (*_QUALITY, *_BOUNDARY, *_PROFILE, *background_columns(num_classes, spatial_dims),
-            *_OVERLAP, *_CONCENTRATION)  # fmt: skip
+    confused = (_predicted_column(c) for c in range(num_classes))
+    return (*_QUALITY, *confused, *_EMPTY, *_BOUNDARY, *_PROFILE,
+            *background_columns(num_classes, spatial_dims), *_OVERLAP, *_CONCENTRATION)  # fmt: skip
 
 
 def background_columns(num_classes: int, spatial_dims: int) -> tuple[Column, ...]:
@@ -287,7 +296,7 @@ def names_of(question: Question) -> tuple[str, ...]:
 
 
 def column(name: str) -> Column:
-    """The column of a name, ``leak_j`` among them.
+    """The column of a name, ``leak_j`` and ``predicted_as_j`` among them.
 
     Raises
     ------
@@ -301,7 +310,24 @@ def column(name: str) -> Column:
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
-    stem, _, index = name.partition("_")
-    if stem == "leak" and index.isdecimal():
-        return _leak_column(int(index))
+    stem, _, index = name.rpartition("_")
+    if stem in _PER_CLASS and index.isdecimal():
+        return _PER_CLASS[stem](int(index))
     raise MeasureError(f"No number is called {name!r}: columns() lists them.")
+
+
+def of_the_map(name: str) -> bool:
+    """Whether a number of a row says something of its map, so that an empty map has none.
+
+    Those of the network and of the image do not, and neither do a measure's null, which is of
+    other maps, and ``empty`` itself.
+
+    >>> of_the_map("gini"), of_the_map("class_iou"), of_the_map("truth_energy_null_low")
+    (True, False, False)
+    """
+    if name.removesuffix("_low").removesuffix("_high").endswith("_null"):
+        return False
+    try:
+        return column(name).question != "quality" and name != "empty"
+    except MeasureError:
+        return True

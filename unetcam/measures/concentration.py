@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unetcam.measures.columns import names_of
-from unetcam.measures.map_stats import MapStats, where_known
+from unetcam.measures.map_stats import MapStats, by_blocks, where_known
 from unetcam.measures.regions import Geometry
 
 CONCENTRATION_NAMES: tuple[str, ...] = tuple(n for n in names_of("concentration") if n != "empty")
@@ -16,16 +16,15 @@ CONCENTRATION_NAMES: tuple[str, ...] = tuple(n for n in names_of("concentration"
 
 def concentration_numbers(stats: MapStats) -> dict[str, Tensor]:
     """The numbers of :func:`map_concentration` from statistics that other questions share."""
-    pixels = stats.geometry.valid_pixels.double()
-    known = stats.usable
-    share = stats.weights / stats.mass[..., None]
-    entropy = torch.special.entr(share).sum(-1) / pixels.log()
-    # In descending order the k-th value has the ascending rank N - k + 1; ignored pixels come
-    # last, after the N that count, and weigh nothing.
-    ordered = stats.ranking[0].clamp(min=0).double()
-    rank = torch.arange(ordered.shape[-1], device=ordered.device, dtype=torch.float64) + 0.5
-    gini = 1 - 2 * (ordered @ rank) / (stats.mass * pixels)
-    effective = 1 / (pixels * share.square().sum(-1))
+    pixels, known, mass, shape = stats.valid_pixels, stats.usable, stats.mass, stats.peak.shape
+    weights = stats.ranking.weights
+    # With p = w / M: -sum(p ln p) = ln M - sum(w ln w) / M, and w ln w is 0 where w is.
+    logs = weights.clamp(min=torch.finfo(torch.float64).tiny).log_()
+    entropy = (mass.log() - torch.linalg.vecdot(weights, logs).view(shape) / mass) / pixels.log()
+    # In descending order the k-th value has the ascending rank N - k + 1; zeros come last.
+    rank = torch.arange(weights.shape[-1], device=mass.device, dtype=torch.float64) + 0.5
+    gini = 1 - 2 * (weights @ rank).view(shape) / (mass * pixels)
+    effective = mass.square() / (pixels * torch.linalg.vecdot(weights, weights).view(shape))
     return {
         "entropy": where_known(known & (pixels > 1), entropy),
         "gini": where_known(known, gini),
@@ -89,4 +88,4 @@ def map_concentration(
     {'entropy': 0.5, 'gini': 0.5, 'effective_area': 0.5}
     """
     geometry = Geometry(truth, classes, num_classes=num_classes)
-    return concentration_numbers(MapStats(maps, geometry))
+    return by_blocks(maps, geometry, concentration_numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 import torch
@@ -9,7 +10,13 @@ from torch import Tensor
 
 from unetcam.errors import MeasureError
 from unetcam.measures.checks import require_maps
-from unetcam.measures.regions import ZONES, Geometry
+from unetcam.measures.ranking import Ranking
+from unetcam.measures.regions import REGIONS, ZONES, Geometry
+
+VALUES_AT_ONCE = {"cpu": 1 << 18}
+VALUES_AT_ONCE_ELSEWHERE = 1 << 22
+"""Map values measured at once. On a CPU what a core's cache holds: memory that is fresh from the
+system costs more than all the arithmetic; on a GPU what keeps it busy."""
 
 
 def where_known(known: Tensor, values: Tensor) -> Tensor:
@@ -18,20 +25,23 @@ def where_known(known: Tensor, values: Tensor) -> Tensor:
 
 
 class MapStats:
-    """The maps of one layer over a :class:`Geometry`: maximum, mass and order, computed once.
+    """The maps of some images and classes over a :class:`Geometry`, each statistic made once.
 
     Parameters
     ----------
     maps : Tensor
-        ``(B, T, *spatial)`` of values >= 0, on the geometry's pixels and device. float16 and
-        bfloat16 are widened to float32; float32 and float64 are kept.
+        ``(b, t, *spatial)`` of values >= 0, on the geometry's pixels and device: those of
+        `images` and `targets`. float16 and bfloat16 are widened to float32; float32 and float64
+        are kept.
     geometry : Geometry
-        Where the classes lie.
+        Where the classes lie, of all images and classes.
+    images, targets : slice
+        Which of the geometry's B images and T maps these are.
 
     Raises
     ------
     MeasureError
-        If the maps do not lie on the geometry's pixels or hold a negative value.
+        If a map holds a negative value.
 
     Notes
     -----
@@ -42,57 +52,122 @@ class MapStats:
     Sums over pixels run in float64, so the device must have it (CPU and CUDA do).
     """
 
-    def __init__(self, maps: Tensor, geometry: Geometry) -> None:
-        require_maps(maps, geometry.batch, len(geometry.classes), geometry.spatial)
-        if maps.device != geometry.device:
-            raise MeasureError(
-                f"The maps lie on {maps.device} and the masks on {geometry.device}: "
-                "move both to one device."
-            )
+    def __init__(
+        self,
+        maps: Tensor,
+        geometry: Geometry,
+        images: slice = slice(None),
+        targets: slice = slice(None),
+    ) -> None:
         self.geometry = geometry
+        self._images, self._targets = images, targets
         flat = maps.detach().flatten(2)
         if flat.dtype in (torch.float16, torch.bfloat16):
             flat = flat.float()
-        self.finite = torch.isfinite(flat).all(-1)
-        counts = geometry.valid & self.finite[..., None]
-        self.values = torch.where(counts, flat, 0.0)
-        self.peak = self.values.amax(-1)
+        lowest, highest = flat.amin(-1), flat.amax(-1)
+        if bool((lowest < 0).any()):
+            raise MeasureError(
+                "A map has negative values: measure positive evidence, as it is after a ReLU."
+            )
+        # A NaN is the smallest and the largest of its map.
+        self.finite = torch.isfinite(lowest) & torch.isfinite(highest)
+        whole = bool(self.finite.all()) and geometry.all_valid
+        counts = None if whole else self.part(geometry.valid) & self.finite[..., None]
+        self.values = flat if counts is None else torch.where(counts, flat, 0.0)
+        self.peak = highest if counts is None else self.values.amax(-1)
+
+    def part(self, of_all: Tensor) -> Tensor:
+        """What a tensor (B, T, ...) or (B, 1, ...) of the geometry holds for these maps."""
+        here = of_all[self._images]
+        return here if of_all.shape[1] == 1 else here[:, self._targets]
 
     @cached_property
     def usable(self) -> Tensor:
-        """``(B, T)`` bool: maps that are finite and not empty."""
+        """``(b, t)`` bool: maps that are finite and not empty."""
         return self.peak > 0
 
     @cached_property
     def empty(self) -> Tensor:
-        """``(B, T)`` bool: finite maps that are zero on every pixel, where any pixel counts."""
-        return self.finite & (self.peak == 0) & (self.geometry.valid_pixels > 0)
+        """``(b, t)`` bool: finite maps that are zero on every pixel, where any pixel counts."""
+        return self.finite & (self.peak == 0) & (self.part(self.geometry.valid_pixels) > 0)
 
     @cached_property
-    def weights(self) -> Tensor:
-        """``(B, T, N)`` float64: the values, 0 where ignored or unknown."""
-        return self.values.double()
+    def present(self) -> Tensor:
+        """``(b, t)`` bool: usable maps whose class the truth holds."""
+        return self.usable & self.part(self.geometry.present)
+
+    @cached_property
+    def valid_pixels(self) -> Tensor:
+        """``(b, 1)`` float64: how many pixels count."""
+        return self.part(self.geometry.valid_pixels).double()
+
+    @cached_property
+    def _mass(self) -> Tensor:
+        """``(b, t, ZONES, C, REGIONS)`` float64: the mass by zone, true class and prediction."""
+        bins = self.geometry.bin_count
+        sums = torch.zeros(*self.peak.shape, bins, dtype=torch.float64, device=self.values.device)
+        sums.scatter_add_(2, self.part(self.geometry.bins), self.values.double())
+        sums = sums.view(*self.peak.shape, ZONES + 1, self.geometry.num_classes + 1, REGIONS)
+        return sums[:, :, :-1, :-1]
 
     @cached_property
     def mass(self) -> Tensor:
-        """``(B, T)`` float64: the sum of each map."""
-        return self.weights.sum(-1)
+        """``(b, t)`` float64: the sum of each map."""
+        return self.zone_mass.sum(-1)
 
     @cached_property
     def zone_mass(self) -> Tensor:
-        """``(B, T, ZONES)`` float64: the mass in each zone of signed distance."""
-        sums = self.weights.new_zeros(*self.values.shape[:2], ZONES + 1)
-        return sums.scatter_add_(2, self.geometry.zones.long(), self.weights)[..., :ZONES]
+        """``(b, t, ZONES)`` float64: the mass in each zone of signed distance."""
+        return self._mass.sum((-1, -2))
 
     @cached_property
-    def ranking(self) -> tuple[Tensor, Tensor]:
-        """The values in descending order, ignored pixels last as -1, and their pixels.
+    def class_mass(self) -> Tensor:
+        """``(b, t, C)`` float64: the mass on each true class."""
+        return self._mass.sum((-1, -3))
 
-        Two ``(B, T, N)`` tensors: values in the map's dtype, and int64 pixel indices.
-        """
-        # Values >= 0 order as their bits do when read as integers, which sort faster; adding 0
-        # turns -0 into 0, and the bits of -1 are those of a negative integer.
-        ranked = torch.where(self.geometry.valid, self.values + 0.0, -1.0)
-        bits = torch.int64 if ranked.dtype == torch.float64 else torch.int32
-        ordered, pixels = ranked.view(bits).sort(dim=-1, descending=True)
-        return ordered.view(ranked.dtype), pixels
+    @cached_property
+    def predicted_mass(self) -> Tensor:
+        """``(b, t)`` float64: the mass on the pixels that are predicted as the map's class."""
+        return self._mass[..., 1].sum((-1, -2))
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The values in order."""
+        membership = self.part(self.geometry.membership)
+        return Ranking(self.values.flatten(0, 1), self.peak.flatten(), membership.flatten(0, 1))
+
+
+def by_blocks(
+    maps: Tensor, geometry: Geometry, numbers: Callable[[MapStats], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The numbers (B, T) of maps (B, T, *spatial), a block of images and classes at a time.
+
+    Raises
+    ------
+    MeasureError
+        If the maps do not lie on the geometry's pixels, or hold a negative value.
+    """
+    require_maps(maps, geometry.batch, len(geometry.classes), geometry.spatial)
+    if maps.device != geometry.device:
+        raise MeasureError(
+            f"The maps lie on {maps.device} and the masks on {geometry.device}: "
+            "move both to one device."
+        )
+    rows = [
+        [numbers(MapStats(maps[images, targets], geometry, images, targets)) for targets in across]
+        for images, across in _blocks(maps)
+    ]
+    return {
+        name: torch.cat([torch.cat([one[name] for one in row], dim=1) for row in rows])
+        for name in rows[0][0]
+    }
+
+
+def _blocks(maps: Tensor) -> Iterator[tuple[slice, list[slice]]]:
+    batch, count = maps.shape[:2]
+    at_once = VALUES_AT_ONCE.get(maps.device.type, VALUES_AT_ONCE_ELSEWHERE)
+    fit = max(1, at_once // maps[0, 0].numel())
+    images, targets = max(1, fit // count), min(fit, count)
+    across = [slice(start, start + targets) for start in range(0, count, targets)]
+    for start in range(0, batch, images):
+        yield slice(start, start + images), across

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,11 @@ from unetcam.measures.background import background_names, background_numbers
 from unetcam.measures.boundary import BOUNDARY_NAMES, boundary_numbers
 from unetcam.measures.checks import require_threshold
 from unetcam.measures.concentration import CONCENTRATION_NAMES, concentration_numbers
-from unetcam.measures.map_stats import MapStats
+from unetcam.measures.map_stats import MapStats, by_blocks
 from unetcam.measures.overlap import OVERLAP_NAMES, overlap_numbers
 from unetcam.measures.regions import Geometry
+
+_EMPTY = "empty"
 
 
 class PerClassMean(Metric):
@@ -56,14 +58,20 @@ class PerClassMean(Metric):
         self.add_state("support", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("empty", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def _add(self, classes: Sequence[int], values: Mapping[str, Tensor], empty: Tensor) -> None:
-        """Add the numbers ``(B, T)`` of T maps per image to their classes."""
-        index = torch.tensor(list(classes), device=self.total.device)
-        numbers = torch.stack([values[name] for name in self.names])
-        known = ~numbers.isnan()
-        self.total.index_add_(1, index, numbers.masked_fill(~known, 0.0).sum(1))
+    def _measure(
+        self,
+        maps: Tensor,
+        geometry: Geometry,
+        numbers: Callable[[MapStats], Mapping[str, Tensor]],
+    ) -> None:
+        """Add the numbers of maps (B, T, *spatial) to their classes."""
+        values = by_blocks(maps, geometry, lambda stats: {**numbers(stats), _EMPTY: stats.empty})
+        index = torch.tensor(geometry.classes, device=self.total.device)
+        rows = torch.stack([values[name] for name in self.names])
+        known = ~rows.isnan()
+        self.total.index_add_(1, index, rows.masked_fill(~known, 0.0).sum(1))
         self.support.index_add_(1, index, known.sum(1))
-        self.empty.index_add_(0, index, empty.sum(0))
+        self.empty.index_add_(0, index, values[_EMPTY].sum(0))
 
     def compute(self) -> dict[str, Tensor]:
         """The means and supports so far.
@@ -80,7 +88,7 @@ class PerClassMean(Metric):
         for i, name in enumerate(self.names):
             columns[name] = means[i]
             columns[f"{name}_support"] = self.support[i]
-        columns["empty"] = self.empty
+        columns[_EMPTY] = self.empty
         return columns
 
 
@@ -118,8 +126,7 @@ class BoundaryActivation(PerClassMean):
         geometry = Geometry(
             truth, classes, num_classes=self.num_classes, band=self.band, tolerance=0.0
         )
-        stats = MapStats(maps, geometry)
-        self._add(geometry.classes, boundary_numbers(stats), stats.empty)
+        self._measure(maps, geometry, boundary_numbers)
 
 
 class BackgroundActivation(PerClassMean):
@@ -162,8 +169,7 @@ class BackgroundActivation(PerClassMean):
         geometry = Geometry(
             truth, classes, num_classes=self.num_classes, band=self.band, tolerance=0.0
         )
-        stats = MapStats(maps, geometry)
-        self._add(geometry.classes, background_numbers(stats), stats.empty)
+        self._measure(maps, geometry, background_numbers)
 
 
 class MapOverlap(PerClassMean):
@@ -205,8 +211,7 @@ class MapOverlap(PerClassMean):
         geometry = Geometry(
             truth, classes, prediction, num_classes=self.num_classes, tolerance=self.tolerance
         )
-        stats = MapStats(maps, geometry)
-        self._add(geometry.classes, overlap_numbers(stats, self.threshold), stats.empty)
+        self._measure(maps, geometry, lambda stats: overlap_numbers(stats, self.threshold))
 
 
 class MapConcentration(PerClassMean):
@@ -236,5 +241,4 @@ class MapConcentration(PerClassMean):
     def update(self, maps: Tensor, classes: Sequence[int], truth: Tensor) -> None:
         """Add the maps of a batch; the arguments are those of :func:`map_concentration`."""
         geometry = Geometry(truth, classes, num_classes=self.num_classes)
-        stats = MapStats(maps, geometry)
-        self._add(geometry.classes, concentration_numbers(stats), stats.empty)
+        self._measure(maps, geometry, concentration_numbers)

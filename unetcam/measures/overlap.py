@@ -9,102 +9,61 @@ from torch import Tensor
 
 from unetcam.measures.checks import require_threshold
 from unetcam.measures.columns import names_of
-from unetcam.measures.map_stats import MapStats, where_known
-from unetcam.measures.regions import Geometry
+from unetcam.measures.map_stats import MapStats, by_blocks, where_known
+from unetcam.measures.regions import INSIDE, Geometry
 
 OVERLAP_NAMES: tuple[str, ...] = names_of("overlap")
 
-_CHUNK = 1 << 22
-"""Values ranked at once; bounds the memory of large batches to some hundred megabytes."""
 
-
-def _at(table: Tensor, index: Tensor) -> Tensor:
-    """One entry per row of the last axis."""
-    return table.gather(-1, index.clamp(0, table.shape[-1] - 1)[..., None])[..., 0]
-
-
-def _up_to(hits: Tensor, count: Tensor) -> Tensor:
-    """How many of the first ``count`` ranks are hits, from the running count."""
-    return torch.where(count > 0, _at(hits, count - 1), 0)
-
-
-def _ranked(ordered: Tensor, regions: Tensor, level: Tensor, peak: Tensor) -> tuple[Tensor, ...]:
+def _of_ranks(stats: MapStats, threshold: float) -> tuple[Tensor, ...]:
     """The numbers that follow from the order of the values alone.
-
-    Parameters
-    ----------
-    ordered : Tensor
-        ``(R, N)`` values in descending order, ignored pixels last as -1.
-    regions : Tensor
-        ``(2, R, N)`` bool, whether the pixel of each rank lies in the truth, the prediction.
-    level, peak : Tensor
-        ``(R,)``, the fixed threshold as a value, and the maximum.
 
     Returns
     -------
     tuple of Tensor
-        IoU at the level, best IoU, its threshold, average precision, rank accuracy; each
-        ``(2, R)`` float64, without meaning where the region is empty.
+        IoU at the threshold, best IoU, its threshold, average precision, rank accuracy; each
+        ``(2, b, t)`` float64 for truth and prediction, without meaning where the region or the
+        map is empty.
     """
-    count = ordered.shape[-1]
-    hits = regions.to(torch.int32).cumsum(-1, dtype=torch.int32)
-    size = hits[..., -1].long()
-    place = torch.arange(1, count + 1, device=ordered.device, dtype=torch.int32)
+    geometry, ranking, peak = stats.geometry, stats.ranking, stats.peak.flatten()
+    pixels = torch.stack((stats.part(geometry.truth_pixels), stats.part(geometry.predicted_pixels)))
+    pixels, shape = pixels.flatten(1), pixels.shape
+    size, counted = pixels.double(), stats.valid_pixels.expand(shape[1:]).flatten()
+    positive = ranking.positive.expand_as(pixels)
 
-    # Equal values share a threshold: a cut is possible behind the last of them only. Factors of
-    # 0 and 1 blank out the rest, which is faster than filling by mask.
-    last = torch.ones_like(ordered, dtype=torch.bool)
-    torch.ne(ordered[:, 1:], ordered[:, :-1], out=last[:, :-1])
+    best_iou, value = ranking.best_cut(size)
+    # What is not reached by positive values lies among the zeros, which share the last cut.
+    left = size - ranking.hits_up_to(positive)
+    average_precision = (ranking.precision_gained() + left * (size / counted)) / size
 
-    union = place + size.int()[..., None] - hits
-    best_iou, where = (hits / union.double() * (last & (ordered > 0)).double()).max(-1)
-    threshold = _at(ordered.expand(2, -1, -1), where).double() / peak
+    chosen = ranking.at_least((threshold * peak)[:, None]).T.expand_as(pixels)
+    common = ranking.hits_up_to(chosen)
+    iou = common / (chosen + size - common)
 
-    cuts = last.int()
-    at_cuts = hits * cuts
-    before = at_cuts.cummax(-1).values.roll(1, -1)
-    before[..., 0] = 0
-    gained = (at_cuts - before) * cuts
-    average_precision = (gained * (hits / place.double())).sum(-1) / size
-
-    chosen = (ordered >= level[:, None]).sum(-1).expand_as(size)
-    common = _up_to(hits, chosen)
-    iou = common / (chosen + size - common).double()
-
-    lowest = _at(ordered.expand(2, -1, -1), size - 1)[..., None]
-    above, at_least = (ordered > lowest).sum(-1), (ordered >= lowest).sum(-1)
-    sure, possible = _up_to(hits, above), _up_to(hits, at_least)
-    drawn = (size - above) / (at_least - above).double()
-    rank = (sure + (possible - sure) * drawn) / size
-    return iou, best_iou, threshold, average_precision, rank
+    lowest = ranking.value_at((pixels - 1).clamp(min=0).T)
+    some = (lowest > 0).T
+    above = torch.where(some, ranking.above(lowest).T, positive)
+    at_least = torch.where(some, ranking.at_least(lowest).T.double(), counted)
+    sure = ranking.hits_up_to(above)
+    possible = torch.where(some, ranking.hits_up_to(at_least.long()), size)
+    rank = (sure + (possible - sure) * (size - above) / (at_least - above)) / size
+    parts = (iou, best_iou, value / peak, average_precision, rank)
+    return tuple(part.view(shape) for part in parts)
 
 
 def overlap_numbers(stats: MapStats, threshold: float) -> dict[str, Tensor]:
     """The numbers of :func:`map_overlap` from statistics that other questions share."""
     geometry = stats.geometry
-    regions = torch.stack((geometry.inside, geometry.predicted_inside))
-    near = (geometry.near_truth, geometry.near_prediction)
-    shape = stats.peak.shape
-
-    ordered, pixels = (part.flatten(0, 1) for part in stats.ranking)
-    flat = regions.flatten(1, 2)
-    peak = stats.peak.flatten()
-    level = threshold * peak
-    step = max(1, _CHUNK // ordered.shape[-1])
-    parts = []
-    for start in range(0, ordered.shape[0], step):
-        rows = slice(start, start + step)
-        chosen = flat[:, rows]
-        inside = chosen.gather(-1, pixels[rows].expand_as(chosen))
-        parts.append(_ranked(ordered[rows], inside, level[rows], peak[rows]))
-    iou, best_iou, best_threshold, precision, rank = (
-        torch.cat(part, dim=1).view(2, *shape) for part in zip(*parts, strict=True)
+    iou, best_iou, best_threshold, precision, rank = _of_ranks(stats, threshold)
+    top = (stats.values == stats.peak[..., None]) & stats.part(geometry.valid)
+    tops = top.sum(-1).double()
+    regions = (
+        ("truth", geometry.truth_pixels, geometry.near_truth, stats.zone_mass[..., INSIDE].sum(-1)),
+        ("prediction", geometry.predicted_pixels, geometry.near_prediction, stats.predicted_mass),
     )
-
-    top = (stats.values == stats.peak[..., None]) & geometry.valid
     numbers: dict[str, Tensor] = {}
-    for k, (region, name) in enumerate(zip(regions, ("truth", "prediction"), strict=True)):
-        known = stats.usable & region.any(-1)
+    for k, (name, pixels, near, mass) in enumerate(regions):
+        known = stats.usable & (stats.part(pixels) > 0)
         values = {
             "iou": iou[k],
             "dice": 2 * iou[k] / (1 + iou[k]),
@@ -112,8 +71,8 @@ def overlap_numbers(stats: MapStats, threshold: float) -> dict[str, Tensor]:
             "best_dice": 2 * best_iou[k] / (1 + best_iou[k]),
             "best_threshold": best_threshold[k],
             "ap": precision[k],
-            "pointing": (top & near[k]).sum(-1) / top.sum(-1).double(),
-            "energy": (stats.weights * region).sum(-1) / stats.mass,
+            "pointing": (top & stats.part(near)).sum(-1) / tops,
+            "energy": mass / stats.mass,
             "rank": rank[k],
         }
         numbers.update((f"{name}_{key}", where_known(known, v)) for key, v in values.items())
@@ -207,4 +166,5 @@ def map_overlap(
     [1.0, 0.625, 0.5]
     """
     geometry = Geometry(truth, classes, prediction, num_classes=num_classes, tolerance=tolerance)
-    return overlap_numbers(MapStats(maps, geometry), require_threshold(threshold))
+    require_threshold(threshold)
+    return by_blocks(maps, geometry, lambda stats: overlap_numbers(stats, threshold))

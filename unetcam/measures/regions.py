@@ -36,6 +36,8 @@ OUTER_BAND = slice(_SIDE + 1, _SIDE + 1 + _PER_BAND)
 INTERIOR = slice(0, _SIDE + 1 - _PER_BAND)
 FAR = slice(_SIDE + 1 + _PER_BAND, ZONES)
 PROFILE = slice(1, PROFILE_BINS + 1)
+REGIONS = 2
+"""Outside and inside the predicted class."""
 
 
 class Geometry:
@@ -154,6 +156,11 @@ class Geometry:
         return (self.truth >= 0)[:, None]
 
     @cached_property
+    def all_valid(self) -> bool:
+        """Whether no pixel is ignored."""
+        return bool(self.valid.all())
+
+    @cached_property
     def valid_pixels(self) -> Tensor:
         """``(B, 1)`` int64: how many pixels count."""
         return self.valid.sum(-1)
@@ -188,12 +195,12 @@ class Geometry:
         """``(B, T)`` int64: the size of each map's class in the prediction."""
         return self.predicted_inside.sum(-1)
 
-    @property
+    @cached_property
     def present(self) -> Tensor:
         """``(B, T)`` bool: whether the truth holds the class."""
         return self.truth_pixels > 0
 
-    @property
+    @cached_property
     def has_contour(self) -> Tensor:
         """``(B, T)`` bool: whether the class has pixels and there are pixels outside it."""
         return self.present & (self.truth_pixels < self.valid_pixels)
@@ -216,8 +223,20 @@ class Geometry:
 
     @cached_property
     def _to_rest(self) -> Tensor:
-        """Squared distance of every pixel to the pixels outside the class, (B, K, N)."""
-        return self._squared_distance_to(self.valid & ~self._inside, self._profile_reach)
+        """Squared distance of the class's pixels to those of the others, (B, K, N) or (B, 1, N)."""
+        if len(self._distinct) < self.num_classes:
+            return self._squared_distance_to(self.valid & ~self._inside, self._profile_reach)
+        # Where every class's region is known, the nearest of another class is the rest's nearest.
+        beyond = torch.iinfo(self._to_region.dtype).max
+        return self._to_region.masked_fill(self._inside, beyond).amin(1, keepdim=True)
+
+    @cached_property
+    def _signed_square(self) -> Tensor:
+        """Squared distance to the contour, negative inside, (B, K, N); no more than the reach's."""
+        beyond = largest_square(PROFILE_BANDS * self.band) + 1
+        return torch.where(
+            self._inside, -self._to_rest.clamp(max=beyond), self._to_region.clamp(max=beyond)
+        )
 
     @cached_property
     def signed_distance(self) -> Tensor:
@@ -226,14 +245,10 @@ class Geometry:
         Negative inside; NaN on ignored pixels; infinite beyond the reach of the profile, which
         is four band widths, as no number needs more.
         """
+        square = self._signed_square.float()
+        root = square.abs().sqrt()
         reach = largest_square(PROFILE_BANDS * self.band)
-        inside = self._to_rest
-        outside = self._to_region
-        signed = torch.where(
-            self._inside,
-            torch.where(inside > reach, -torch.inf, -inside.float().sqrt()),
-            torch.where(outside > reach, torch.inf, outside.float().sqrt()),
-        )
+        signed = torch.where(square.abs() > reach, torch.inf, root).copysign(square)
         signed = signed.masked_fill(~self.valid, torch.nan)
         return self._per_map(signed).reshape(self.batch, -1, *self.spatial)
 
@@ -250,18 +265,45 @@ class Geometry:
             [largest_square(self.band * (k + 1) / _PER_BAND) for k in range(_SIDE)],
             device=self.device,
         )
-        depth = torch.bucketize(self._to_rest.long(), edges, out_int32=True)
-        height = torch.bucketize(self._to_region.long(), edges, out_int32=True)
-        zone = torch.where(self._inside, _SIDE - depth, _SIDE + 1 + height)
-        zone = torch.where(self.valid, zone, ZONES).to(torch.uint8)
+        beyond = largest_square(PROFILE_BANDS * self.band) + 1
+        ring = torch.bucketize(torch.arange(beyond + 1, device=self.device), edges)
+        # By signed square from -beyond to beyond; no pixel is at 0 from the other side.
+        table = torch.cat((_SIDE - ring.flip(0), _SIDE + 1 + ring[1:])).to(torch.uint8)
+        zone = table.take(self._signed_square.long().add_(beyond))
+        if not self.all_valid:
+            zone = zone.masked_fill_(~self.valid, ZONES)
         return self._per_map(zone)
+
+    @property
+    def bin_count(self) -> int:
+        """How many :attr:`bins` there are, those of ignored pixels among them."""
+        return (ZONES + 1) * (self.num_classes + 1) * REGIONS
+
+    @cached_property
+    def bins(self) -> Tensor:
+        """``(B, T, N)`` int64: each pixel's zone, true class and prediction in one number.
+
+        ``(zone * (C + 1) + class) * 2``, and 1 more where the pixel is predicted as the map's
+        class; ignored pixels have the zone ``ZONES`` and the class C. Every sum of a map over a
+        zone or region is one of these bins' sums.
+        """
+        truth = torch.where(self.truth < 0, self.num_classes, self.truth)[:, None]
+        bins = self.zones.long().mul_(self.num_classes + 1).add_(truth).mul_(REGIONS)
+        return bins if self.prediction is None else bins.add_(self.predicted_inside)
+
+    @cached_property
+    def membership(self) -> Tensor:
+        """``(B, T, N)`` int32: 2 in the class's truth, 1 in its prediction, 3 in both."""
+        inside = self.inside.int().mul_(2)
+        return inside if self.prediction is None else inside.add_(self.predicted_inside)
 
     @cached_property
     def zone_pixels(self) -> Tensor:
         """``(B, T, ZONES)`` int64: how many pixels each zone has."""
-        index = self.zones.long()
-        counts = torch.zeros(*index.shape[:2], ZONES + 1, dtype=torch.int64, device=self.device)
-        return counts.scatter_add_(2, index, torch.ones_like(index))[..., :ZONES]
+        counts = torch.zeros(*self.bins.shape[:2], self.bin_count, dtype=torch.int64,
+                             device=self.device)  # fmt: skip
+        counts.scatter_add_(2, self.bins, torch.ones_like(self.bins[:1, :1]).expand_as(self.bins))
+        return counts.view(*counts.shape[:2], ZONES + 1, -1).sum(-1)[..., :ZONES]
 
     @cached_property
     def near_truth(self) -> Tensor:

@@ -7,12 +7,41 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unetcam.errors import MeasureError
 from unetcam.measures.map_stats import where_known
 from unetcam.measures.regions import Geometry
 
 
+def confusion(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """How many pixels of each true class are predicted as each class, ``(B, C, C)`` int64.
+
+    Parameters
+    ----------
+    truth, prediction : Tensor
+        ``(B, ...)`` class indices; -1 in the truth marks ignored pixels, which count nowhere.
+    num_classes : int
+        The number of classes C.
+
+    Examples
+    --------
+    >>> import torch
+    >>> confusion(torch.tensor([[0, 1, 1, -1]]), torch.tensor([[0, 0, 1, 1]]), 2)
+    tensor([[[1, 0],
+             [1, 1]]])
+    """
+    truth, prediction = truth.flatten(1).long(), prediction.flatten(1).long()
+    pairs = torch.where(truth < 0, num_classes, truth) * num_classes + prediction
+    counts = pairs.new_zeros(len(pairs), (num_classes + 1) * num_classes)
+    counts.scatter_add_(1, pairs, torch.ones_like(pairs))
+    return counts.view(-1, num_classes + 1, num_classes)[:, :-1]
+
+
 def quality_numbers(geometry: Geometry) -> dict[str, Tensor]:
     """The numbers of :func:`segmentation_quality` from a geometry that has the prediction."""
+    if geometry.prediction is None:
+        raise MeasureError("No prediction was given: hand it to Geometry or to the measure.")
+    table = confusion(geometry.truth, geometry.prediction, geometry.num_classes)
+    rows = table[:, list(geometry.classes)]
     truth, predicted = geometry.truth_pixels, geometry.predicted_pixels
     common = (geometry.inside & geometry.predicted_inside).sum(-1)
     both = truth + predicted
@@ -23,6 +52,7 @@ def quality_numbers(geometry: Geometry) -> dict[str, Tensor]:
         "class_dice": where_known(geometry.present, 2 * common / both.double()),
         "present": geometry.present,
         "predicted": predicted > 0,
+        **{f"predicted_as_{c}": rows[..., c] for c in range(geometry.num_classes)},
     }
 
 
@@ -48,7 +78,9 @@ def segmentation_quality(
         Each ``(B, T)`` on the same device: ``truth_pixels`` and ``predicted_pixels`` (int64),
         ``class_iou`` (Jaccard index) and ``class_dice`` (Dice coefficient) of the prediction
         against the truth (float64; NaN where the truth lacks the class, 0 where only the
-        prediction does), ``present`` and ``predicted`` (bool).
+        prediction does), ``present`` and ``predicted`` (bool); and ``predicted_as_0`` ...
+        ``predicted_as_{C-1}`` (int64), row i of the confusion matrix for class i: its pixels that
+        are predicted as class j.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from unetcam.measures.background import background_numbers
 from unetcam.measures.boundary import boundary_numbers
 from unetcam.measures.checks import require_band, require_threshold
 from unetcam.measures.concentration import concentration_numbers
-from unetcam.measures.map_stats import MapStats
+from unetcam.measures.map_stats import MapStats, by_blocks
 from unetcam.measures.overlap import overlap_numbers
 from unetcam.measures.regions import Geometry
 from unetcam.measures.segmentation import quality_numbers
@@ -124,12 +124,14 @@ def measure(
         )
     else:
         _require_same(geometry, classes, truth, prediction, num_classes, band, tolerance)
-    stats = MapStats(maps, geometry)
-    return {
-        **quality_numbers(geometry),
-        "empty": stats.empty,
-        **boundary_numbers(stats),
-        **background_numbers(stats),
-        **overlap_numbers(stats, threshold),
-        **concentration_numbers(stats),
-    }
+
+    def of_maps(stats: MapStats) -> dict[str, Tensor]:
+        return {
+            "empty": stats.empty,
+            **boundary_numbers(stats),
+            **background_numbers(stats),
+            **overlap_numbers(stats, threshold),
+            **concentration_numbers(stats),
+        }
+
+    return {**quality_numbers(geometry), **by_blocks(maps, geometry, of_maps)}

@@ -240,7 +240,9 @@ def _probes(logits: Tensor) -> list[_Probe]:
     # Uneven weights, so that what mixes neighbouring pixels shows everywhere and not at the
     # border alone; of the mean 1, so that the gradient's sum is the head's weight.
     generator = torch.Generator(logits.device).manual_seed(0)
-    uneven = torch.rand(logits.shape[2:], generator=generator, device=logits.device)
+    uneven = torch.rand(
+        logits.shape[2:], generator=generator, device=logits.device, dtype=torch.float32
+    )
     uneven = (0.5 + uneven).to(logits.dtype)
     uneven = uneven / uneven.sum()
     sums = (logits * uneven).flatten(2).sum(dim=2)

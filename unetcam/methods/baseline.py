@@ -46,7 +46,12 @@ class Random(Method):
 
     def _map(self, activation: Tensor) -> Tensor:
         generator = torch.Generator(activation.device).manual_seed(self.seed)
-        drawn = torch.rand(activation.shape[1], generator=generator, device=activation.device)
+        drawn = torch.rand(
+            activation.shape[1],
+            generator=generator,
+            device=activation.device,
+            dtype=torch.float32,
+        )
         weights = (2 * drawn - 1).to(activation.dtype)
         return oriented(weighted(activation, weights.expand(len(activation), 1, -1))).relu_()
 

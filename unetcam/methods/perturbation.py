@@ -8,6 +8,7 @@ becomes zero: after the usual normalisation, the mean of the training images.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -155,19 +156,19 @@ class RISE(Method):
     def explain(self, request: Request) -> Collected:
         with observed(request) as seen:
             size = seen.images.shape[2:]
-            grids, shifts = self._drawn(seen.images)
-            total = torch.zeros(*seen.values.shape, *size).to(seen.values)
-            coverage = torch.zeros(size).to(seen.values)
+            grids, offsets = self._drawn(seen.images)
+            total = seen.values.new_zeros(*seen.values.shape, *size)
+            coverage = seen.values.new_zeros(size)
 
             def masked(chunk: Tensor) -> Tensor:
-                masks = self._masks(grids[chunk], shifts[chunk], size)
+                masks = self._masks(grids[chunk], offsets[chunk], size)
                 return seen.images * masks[:, None, None]
 
             indices = torch.arange(self.samples, device=seen.images.device)
             scores = seen.responses(indices, masked)  # (N, B, T)
             mean = scores.mean(dim=0)
             for chunk in torch.split(indices, _MASKS_AT_ONCE):
-                masks = self._masks(grids[chunk], shifts[chunk], size).to(total)
+                masks = self._masks(grids[chunk], offsets[chunk], size).to(total)
                 total += torch.einsum("nbt,n...->bt...", scores[chunk] - mean, masks)
                 coverage += masks.sum(dim=0)
             maps = torch.where(coverage > 0, total / coverage, 0).relu_()
@@ -176,24 +177,24 @@ class RISE(Method):
             )
 
     def _drawn(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The grids (N, *cells + 1) and their shifts (N, dims), in cells from 0 to 1."""
+        """The grids (N, *cells + 1) and their offsets (N, dims), in cells from 0 to 1."""
         generator = torch.Generator(images.device).manual_seed(self.seed)
         dims = images.ndim - 2
-        drawn = torch.rand(
-            self.samples, *[self.cells + 1] * dims, generator=generator, device=images.device
-        )
-        shifts = torch.rand(self.samples, dims, generator=generator, device=images.device)
-        return (drawn < self.visible).float(), shifts
+        kind: dict[str, Any] = {"device": images.device, "dtype": torch.float32}
+        drawn = torch.rand(self.samples, *[self.cells + 1] * dims, generator=generator, **kind)
+        offsets = torch.rand(self.samples, dims, generator=generator, **kind)
+        return (drawn < self.visible).float(), offsets
 
-    def _masks(self, grids: Tensor, shifts: Tensor, size: torch.Size) -> Tensor:
+    def _masks(self, grids: Tensor, offsets: Tensor, size: torch.Size) -> Tensor:
         """Masks (n, *size): the grids enlarged, with a border of up to one cell cut off."""
         axes = [
-            (torch.arange(side, device=grids.device) + 0.5) * self.cells / side for side in size
+            (torch.arange(side, device=grids.device).float() + 0.5) * self.cells / side
+            for side in size
         ]
         mesh = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)  # in cells
-        places = mesh + shifts.view(len(shifts), *[1] * len(size), -1)
+        positions = mesh + offsets.view(len(offsets), *[1] * len(size), -1)
         # grid_sample counts from -1 to 1, and its last coordinate is the first axis.
-        scaled = (2 * places / (self.cells + 1) - 1).flip(-1)
+        scaled = (2 * positions / (self.cells + 1) - 1).flip(-1)
         return F.grid_sample(
             grids[:, None], scaled, padding_mode="border", align_corners=False
         ).squeeze(1)

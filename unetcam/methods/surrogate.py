@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,7 @@ class _Surrogate(Method):
             )
         answers: list[Tensor] = []
         coefficients = []
+        usual = torch.get_default_dtype()
         for target in range(seen.values.shape[1]):
             # The same seed draws the same images for each target: they run for the first alone.
             again = iter(list(answers))
@@ -85,11 +87,12 @@ class _Surrogate(Method):
             def forward(images: Tensor, again: Any = again) -> Tensor:
                 known = next(again, None)
                 if known is None:
-                    answers.append(known := seen.responses_of(position, images))
+                    with _defaults(usual):
+                        answers.append(known := seen.responses_of(position, images))
                 return known
 
             torch.manual_seed(self.seed)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _defaults(torch.float32), image.device:
                 warnings.simplefilter("ignore")  # captum's, on its own future interfaces
                 coefficients.append(
                     self._attribution(forward).attribute(
@@ -175,6 +178,17 @@ def superpixels(image: Tensor, count: int) -> Tensor:
     found = slic(channels_last, n_segments=count, start_label=0, convert2lab=False, channel_axis=-1)
     _, numbered = np.unique(found, return_inverse=True)
     return torch.from_numpy(numbered.reshape(found.shape)).long().to(image.device)
+
+
+@contextmanager
+def _defaults(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, tensors without a type of their own are of this one; what is drawn depends on it."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def _nearness(original: Tensor, perturbed: Tensor, present: Tensor, **_: Any) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
 from unetcam.engine.layout import UnclearError
@@ -87,7 +89,8 @@ class Bound(nn.Module):
         self._inputs, self._image = inputs, image_of(inputs)
 
     def forward(self, image: Tensor) -> Any:
-        given = tree_map(lambda x: image if x is self._image else x, self._inputs)
+        # The model may change what it is given, and is given the same inputs again.
+        given = changed(self._inputs, lambda x: image if x is self._image else x.clone())
         return self.model(**given) if isinstance(given, Mapping) else self.model(*given)
 
 
@@ -126,20 +129,29 @@ def check_images(model: nn.Module, images: Tensor) -> None:
             "Images must be of shape (B, C, H, W) or (B, C, D, H, W), and these are of shape "
             f"{tuple(images.shape)}: {remedy}."
         )
-    parameter = next(model.parameters(), None)
-    if parameter is not None and parameter.device != images.device:
+    # One odd parameter (a complex filter, a counter, a temperature) tells nothing of the rest; a
+    # placeholder on the meta device is brought to another when it is needed.
+    weights = [
+        p for p in model.parameters() if not is_lazy(p) and p.is_floating_point() and not p.is_meta
+    ]
+    if not weights:
+        return
+    devices = Counter({weight.device: 0 for weight in weights})
+    types = Counter({weight.dtype: 0 for weight in weights})
+    for weight in weights:
+        devices[weight.device] += weight.numel()
+        types[weight.dtype] += weight.numel()
+    if images.device not in devices:
+        device, _ = devices.most_common(1)[0]
         raise ModelError(
-            f"The images are on {images.device}, but the model is on {parameter.device}: "
-            f"move them with images.to('{parameter.device}')."
+            f"The images are on {images.device}, but the model is on {device}: "
+            f"move them with images.to('{device}')."
         )
-    if (
-        parameter is not None
-        and parameter.dtype != images.dtype
-        and not torch.is_autocast_enabled(images.device.type)
-    ):
+    if images.dtype not in types and not torch.is_autocast_enabled(images.device.type):
+        dtype, _ = types.most_common(1)[0]
         raise ModelError(
-            f"The images are {images.dtype}, but the model is {parameter.dtype}: convert them "
-            f"with images.to({parameter.dtype})."
+            f"The images are {images.dtype}, but the model is {dtype}: convert them "
+            f"with images.to({dtype})."
         )
 
 

@@ -204,7 +204,7 @@ def _rearranged(
             return leaf
         at = known(leaf)
         return (
-            torch.full(leaf.shape, _NOWHERE, dtype=torch.int32)
+            torch.full(leaf.shape, _NOWHERE, dtype=torch.int32, device="cpu")
             if at is None
             else at.spelled_out(leaf.shape)
         )
@@ -228,7 +228,8 @@ def _row(layout: Layout, length: int) -> Tensor:
     """The pixels' numbers in raster order, with those tokens that are none."""
     pixels = math.prod(layout.grid)
     after = length - layout.start - pixels
-    return F.pad(torch.arange(pixels, dtype=torch.int32), [layout.start, after], value=_NOWHERE)
+    numbers = torch.arange(pixels, dtype=torch.int32, device="cpu")
+    return F.pad(numbers, [layout.start, after], value=_NOWHERE)
 
 
 def _settled(origin: Places, numbers: Tensor | None, shape: Sequence[int]) -> Places | None:
@@ -260,7 +261,8 @@ def _raster(grid: tuple[int, ...], numbers: Tensor, read: _Reading) -> Layout | 
     there = torch.nonzero(row >= 0).flatten()
     if not len(there) or int(there[-1] - there[0]) + 1 != len(there):
         return None
-    read_off = read(torch.arange(math.prod(grid), dtype=torch.int32).view(grid), row[there])
+    numbers = torch.arange(math.prod(grid), dtype=torch.int32, device="cpu")
+    read_off = read(numbers.view(grid), row[there])
     return None if read_off is None else Layout(read_off, start=int(there[0]))
 
 

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from unetcam.engine.hooks import on_this_thread
 from unetcam.engine.layout import Layout
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import version_of
@@ -298,8 +299,8 @@ def _recorded(model: nn.Module, given: Inputs, heads_of: Heads) -> Trace:
         stack.enter_context(preserved(model))
         stack.enter_context(torch.no_grad())
         for name, module in model.named_modules():
-            stack.callback(module.register_forward_pre_hook(enter(name)).remove)
-            stack.callback(module.register_forward_hook(leave(name)).remove)
+            stack.callback(module.register_forward_pre_hook(on_this_thread(enter(name))).remove)
+            stack.callback(module.register_forward_hook(on_this_thread(leave(name))).remove)
         run = bound(model, given)
         stack.enter_context(recorder)
         start, *_ = [

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from unetcam.morphology.components import Components, connected_components, label_components
+from unetcam.morphology.components import (
+    Components,
+    connected_components,
+    label_components,
+    nonzero,
+)
 from unetcam.morphology.distance import (
     contour_bands,
     default_width,
@@ -19,5 +24,6 @@ __all__ = [
     "distance_transform",
     "label_components",
     "largest_square",
+    "nonzero",
     "squared_distance",
 ]

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+
+def nonzero(mask: Tensor) -> Tensor:
+    """``(M,)`` int64: where a mask is True, counted through it in order.
+
+    NumPy finds them seven times as fast as torch does on a CPU.
+
+    >>> nonzero(torch.tensor([[False, True], [True, False]]))
+    tensor([1, 2])
+    """
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.flatten().nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
@@ -33,47 +48,40 @@ class Components:
     centroid: Tensor
 
 
-def _shifted(mask: Tensor, offsets: tuple[int, ...]) -> Tensor:
-    """``out[p] = mask[p + offset]`` along the last axes, False beyond the border."""
-    padding: list[int] = []
-    for offset in reversed(offsets):
-        padding += [max(-offset, 0), max(offset, 0)]
-    padded = F.pad(mask, padding)
-    for axis, offset in enumerate(offsets, start=mask.ndim - len(offsets)):
-        padded = padded.narrow(axis, max(offset, 0), mask.shape[axis])
-    return padded
+def _edges(shape: Sequence[int], start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of runs that touch across lines, each pair at least once.
 
-
-def _edges(mask: Tensor, run_of: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs of runs that touch across lines, every touching pair at least once.
-
-    Where two runs overlap, only the overlap's first pixel gives a pair; where they meet at a
-    corner alone, that corner does.
+    Runs are in raster order, so those of one line that a stretch of pixels touches follow each
+    other, and the first and the last of them are found by bisection.
     """
-    dims = mask.ndim - 1
-    strides = mask[0].stride()
-    behind, ahead = (
-        _shifted(mask, (0,) * (dims - 1) + (-1,)),
-        _shifted(mask, (0,) * (dims - 1) + (1,)),
-    )
-    first: list[Tensor] = []
-    second: list[Tensor] = []
-    for line in product((-1, 0, 1), repeat=dims - 1):
-        if line >= (0,) * (dims - 1):
+    *lines, width = shape
+    line = start // width
+    first, last = start - line * width, end - line * width
+    first, last = (first - 1).clamp_(min=0), (last + 1).clamp_(max=width - 1)
+    index = torch.unravel_index(line, (line.numel() + 1, *lines)) if lines else ()
+    one: list[Tensor] = []
+    other: list[Tensor] = []
+    strides = _strides(lines)
+    for offset in product((-1, 0, 1), repeat=len(lines)):
+        if offset >= (0,) * len(lines):
             continue
-        above = _shifted(mask, (*line, 0))
-        above_behind, above_ahead = _shifted(mask, (*line, -1)), _shifted(mask, (*line, 1))
-        pairs = (
-            (0, mask & above & ~(behind & above_behind)),
-            (-1, mask & above_behind & ~above & ~behind),
-            (1, mask & above_ahead & ~above & ~ahead),
-        )
-        for step, touching in pairs:
-            pixel = touching.flatten().nonzero()[:, 0]
-            jump = sum(o * s for o, s in zip((*line, step), strides, strict=True))
-            first.append(run_of[pixel])
-            second.append(run_of[pixel + jump])
-    return torch.cat(first).long(), torch.cat(second).long()
+        there = torch.ones_like(line, dtype=torch.bool)
+        for axis, step, size in zip(index[1:], offset, lines, strict=True):
+            there &= (axis + step >= 0) & (axis + step < size)
+        begin = (line + sum(o * s for o, s in zip(offset, strides, strict=True))) * width
+        lowest = torch.searchsorted(end, begin + first)
+        beyond = torch.searchsorted(start, begin + last, right=True)
+        count = torch.where(there, (beyond - lowest).clamp_(min=0), 0)
+        run = torch.arange(len(start), device=start.device).repeat_interleave(count)
+        before = (count.cumsum(0) - count)[run]
+        one.append(run)
+        other.append(lowest[run] + torch.arange(len(run), device=start.device) - before)
+    return torch.cat(one), torch.cat(other)
+
+
+def _strides(lines: Sequence[int]) -> list[int]:
+    """How many lines a step along each axis but the last skips."""
+    return [math.prod(lines[axis + 1 :]) for axis in range(len(lines))]
 
 
 def _roots(count: int, first: Tensor, second: Tensor) -> Tensor:
@@ -105,14 +113,11 @@ class _Runs:
         ``(N,)`` int64: the first pixel, counted through all masks, and the number of pixels.
     root : Tensor
         ``(N,)`` int64: the first run in raster order of each run's component.
-    at : Tensor
-        ``(R * pixels,)`` int32: the last run that begins at or before a pixel, -1 before the first.
     """
 
     start: Tensor
     length: Tensor
     root: Tensor
-    at: Tensor
 
     @property
     def is_root(self) -> Tensor:
@@ -120,12 +125,14 @@ class _Runs:
 
 
 def _runs(mask: Tensor) -> _Runs:
-    along = (0,) * (mask.ndim - 2)
-    starting = (mask & ~_shifted(mask, (*along, -1))).flatten()
-    start = starting.nonzero()[:, 0]
-    end = (mask & ~_shifted(mask, (*along, 1))).flatten().nonzero()[:, 0]
-    at = starting.cumsum(0, dtype=torch.int32) - 1
-    return _Runs(start, end - start + 1, _roots(len(start), *_edges(mask, at)), at)
+    pixel = nonzero(mask)
+    starting = torch.ones_like(pixel, dtype=torch.bool)
+    ending = torch.ones_like(starting)
+    torch.ne(pixel[1:], pixel[:-1] + 1, out=starting[1:])
+    starting |= pixel % mask.shape[-1] == 0
+    ending[:-1] = starting[1:]
+    start, end = pixel[starting], pixel[ending]
+    return _Runs(start, end - start + 1, _roots(len(start), *_edges(mask.shape[1:], start, end)))
 
 
 def label_components(mask: Tensor) -> Tensor:
@@ -165,7 +172,9 @@ def label_components(mask: Tensor) -> Tensor:
     of_row.scatter_add_(0, row, is_root.long())
     before = of_row.cumsum(0) - of_row
     number = is_root.cumsum(0)[runs.root] - before[row]
-    return torch.where(mask, number[runs.at.clamp(min=0).long()].view(mask.shape), 0)
+    labels = torch.zeros(mask.numel(), dtype=torch.int64, device=mask.device)
+    labels[nonzero(mask)] = number.repeat_interleave(runs.length)
+    return labels.view(mask.shape)
 
 
 def connected_components(mask: Tensor) -> Components:

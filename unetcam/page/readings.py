@@ -9,6 +9,7 @@ from math import ceil, sqrt
 import numpy as np
 import pandas as pd
 
+from unetcam.measures import of_the_map
 from unetcam.page.thresholds import (
     CRITERIA,
     LARGEST_JUDGED_SHARE,
@@ -21,7 +22,6 @@ from unetcam.page.thresholds import (
     Symptom,
 )
 from unetcam.runs.spec import ERROR_KINDS
-from unetcam.runs.summary import OF_THE_MODEL
 
 _Z95 = 1.959963984540054
 
@@ -106,7 +106,7 @@ def prepared(rows: pd.DataFrame) -> pd.DataFrame:
     if "empty" in rows:
         empty = rows["empty"].fillna(False).astype(bool)
         for name in rows.select_dtypes("number").columns:
-            if name not in (*OF_THE_MODEL, "class_index", "stage_stride"):
+            if of_the_map(name) and name not in ("class_index", "stage_stride"):
                 frame[name] = frame[name].astype(float).mask(empty)
     pixels = frame["truth_pixels"].fillna(0.0).astype(float)
     total = pixels.groupby([frame["image"], frame["layer"]]).transform("sum")

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unetcam.errors import RunError
+from unetcam.measures import of_the_map
 from unetcam.runs.run import Run
-from unetcam.runs.summary import OF_THE_MODEL
 
 #: The measures that are compared where none are named.
 HEADLINES = (
@@ -279,10 +279,10 @@ def _table(
             group = of_class[of_class["layer"] == mine]
             empty = (group["empty_a"].astype(bool) | group["empty_b"].astype(bool)).to_numpy()
             for metric in metrics:
-                of_network = metric in OF_THE_MODEL and metric != "empty"
+                of_network = not of_the_map(metric) and metric != "empty"
                 if of_network and position:  # the same at every layer: one test, not many
                     continue
-                keep = np.ones(len(group), bool) if metric in OF_THE_MODEL else ~empty
+                keep = ~empty if of_the_map(metric) else np.ones(len(group), bool)
                 first = group[f"{metric}_a"].to_numpy(np.float64, na_value=np.nan)
                 second = group[f"{metric}_b"].to_numpy(np.float64, na_value=np.nan)
                 keep &= ~np.isnan(first) & ~np.isnan(second)

@@ -8,19 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unetcam.measures import of_the_map
+
 DRAWS = 2000
 LEVEL = 0.95
-
-#: Measures of the network and of the image; a map without evidence does not spoil them.
-OF_THE_MODEL = (
-    "truth_pixels",
-    "predicted_pixels",
-    "class_iou",
-    "class_dice",
-    "present",
-    "predicted",
-    "empty",
-)
 
 SUMMARY_COLUMNS = (
     "class_index",
@@ -101,7 +92,7 @@ def summarise(
         empty = np.zeros(len(group), dtype=bool)
         if "empty" in group:
             empty = group["empty"].to_numpy(dtype=bool)
-        of_map = np.array([n not in OF_THE_MODEL for n in names], dtype=bool)
+        of_map = np.array([of_the_map(n) for n in names], dtype=bool)
         values = np.where(empty[:, None] & of_map, np.nan, values)
         table = resample.table(values)
         keys = pd.DataFrame(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Union, cast
 
@@ -235,10 +235,13 @@ def scoring_of(
     targets: TargetLike | Sequence[TargetLike] | Choice | None,
 ) -> tuple[list[Target], Scoring]:
     """How logits are scored, and the list of targets, which is filled when the first were."""
+    given: Any = targets
+    if isinstance(given, Iterator):
+        given = tuple(given)  # they are asked for again with every forward
     explained: list[Target] = []
 
     def score(logits: Tensor, reference: Tensor | None = None) -> list[Score]:
-        explained[:] = chosen(targets, logits if reference is None else reference)
+        explained[:] = chosen(given, logits if reference is None else reference)
         check_targets(explained, logits)
         held = () if reference is None else (reference,)
         return [target.score(logits, *held) for target in explained]
