@@ -117,7 +117,8 @@ def test_many_targets_are_differentiated_a_part_at_a_time(monkeypatch: pytest.Mo
     field = UNetCAM(seeded(UNet(1, 3)).double(), ["up3"]).field(IMAGE.double())
     wanted = targets_for(IMAGE)
     whole = field.weights(wanted)
-    monkeypatch.setattr("unetcam.region_field._SEEDS_AT_ONCE", 2 * field.logits.numel())
+    each = 4 * field.logits.numel() * field.logits.element_size()
+    monkeypatch.setattr("unetcam.region_field.memory_bytes", lambda budget, device: 2 * each)
     parts = field.weights(wanted)
     torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-14, equal_nan=True)
 

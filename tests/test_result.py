@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from unetcam.errors import LayerError
+from tests.networks import UNet, UNet3d, seeded
+from unetcam import UNetCAM
+from unetcam.errors import LayerError, TargetError, UnetcamError
 from unetcam.result import CAMResult
-from unetcam.targets import ClassScore
+from unetcam.targets import (
+    Band,
+    ClassScore,
+    Component,
+    Contrast,
+    FalseNegatives,
+    Head,
+    PerImage,
+    PredictedRegion,
+    Target,
+)
 
 
 def made(seed: int = 0, dims: int = 2) -> CAMResult:
@@ -90,3 +105,78 @@ def test_a_classifiers_maps_need_a_size() -> None:
     with pytest.raises(ValueError, match="one pixel"):
         result.resized()
     assert result.resized((8, 8))["conv"].shape == (1, 2, 8, 8)
+
+
+PREDICTIONS = {
+    "softmax": (3, "softmax", lambda logits: logits.argmax(1)),
+    "foreground": (1, "softmax", lambda logits: (logits[:, 0] > 0).long()),
+    "foreground by a sigmoid": (1, "sigmoid", lambda logits: (logits[:, 0] > 0).long()),
+    "several labels": (3, "sigmoid", lambda logits: logits > 0),
+}
+
+
+@pytest.mark.parametrize(("classes", "head", "right"), PREDICTIONS.values(), ids=list(PREDICTIONS))
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_result_knows_what_the_network_predicts(
+    classes: int, head: Head, right: Callable[[Tensor], Tensor], dims: int
+) -> None:
+    model = seeded(UNet(1, classes) if dims == 2 else UNet3d(classes))
+    images = torch.rand(2, 1, *([16] * dims), generator=torch.manual_seed(3))
+    with torch.no_grad():  # predict each class somewhere
+        model.get_submodule("outc" if dims == 2 else "head").bias -= model(images).mean(
+            dim=(0, *range(2, 2 + dims))
+        )
+    result = UNetCAM(model, head=head)(images)
+    assert result.head == head
+    expected = right(result.logits)
+    assert expected.unique().numel() == (classes if head == "softmax" and classes > 1 else 2)
+    assert result.prediction.dtype == expected.dtype
+    assert torch.equal(result.prediction, expected)
+    for changed in (result.resized([8] * dims), result.scaled()):
+        assert torch.equal(changed.prediction, expected)
+
+
+def test_what_the_network_is_told_of_holds_for_every_target_that_says_nothing_else() -> None:
+    model = seeded(UNet(1, 3))
+    images = torch.rand(2, 1, 16, 16, generator=torch.manual_seed(3))
+    with torch.no_grad():
+        model.outc.bias -= model(images).mean(dim=(0, 2, 3))
+    truth = (model(images).detach() > 0.1).long()
+    kinds: list[Callable[..., Target]] = [
+        lambda **o: PredictedRegion(1, **o),
+        lambda **o: ClassScore(2, on="probability", **o),
+        lambda **o: Contrast(2, 0, on="log_probability", **o),
+        lambda **o: FalseNegatives(1, truth, **o),
+        lambda **o: Component(1, **o),
+        lambda **o: Band(1, **o),
+        lambda **o: ClassScore(0, within=PredictedRegion(1, **o), **o),
+        lambda **o: PerImage([PredictedRegion(1, **o), PredictedRegion(2, **o)]),
+    ]
+    told = UNetCAM(model, ["up4"], "hirescam", head="sigmoid")
+    plain = UNetCAM(model, ["up4"], "hirescam")
+    for kind in kinds:
+        expected = plain(images, kind(head="sigmoid"))["up4"]
+        assert torch.equal(told(images, kind())["up4"].nan_to_num(-1), expected.nan_to_num(-1))
+        if kind not in (kinds[3],):  # whose truth is one of several labels
+            softmax = plain(images, kind())["up4"]
+            assert not torch.equal(softmax.nan_to_num(-1), expected.nan_to_num(-1))
+            own = told(images, kind(head="softmax"))["up4"]
+            assert torch.equal(own.nan_to_num(-1), softmax.nan_to_num(-1))
+    ours = told.explain_errors(images, truth)
+    right = plain.explain_errors(images, truth, head="sigmoid")
+    assert torch.equal(ours.missed_pixels, right.missed_pixels)
+    with pytest.raises(UnetcamError, match="head='relu' is no kind of head"):
+        UNetCAM(model, head="relu")  # type: ignore[arg-type]
+
+
+def test_targets_of_the_result_are_those_that_were_given() -> None:
+    model = seeded(UNet(1, 3))
+    images = torch.rand(1, 1, 16, 16)
+    wanted = [ClassScore(2), PredictedRegion(0)]
+    for made in (list, tuple, iter):
+        for sign in ("positive", "signed"):
+            result = UNetCAM(model, ["up4"], sign=sign)(images, made(wanted))
+            assert result.targets == tuple(wanted)
+    for wrong in (torch.tensor(1), "class", 3, [torch.tensor(1)]):
+        with pytest.raises(TargetError, match="is no target"):
+            UNetCAM(model, ["up4"])(images, wrong)  # type: ignore[arg-type]

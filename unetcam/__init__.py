@@ -2,7 +2,8 @@
 
 >>> import unetcam
 >>> unetcam.__all__
-['CAMResult', 'UNetCAM', '__version__', 'diagnose', 'find_layers', 'reliance', 'targets']
+['CAMResult', 'UNetCAM', '__version__', 'compare', 'diagnose', 'errors', 'find_layers', 'load',
+ 'map', 'measures', 'methods', 'reliance', 'report', 'targets']
 """
 
 import importlib
@@ -11,20 +12,31 @@ from typing import TYPE_CHECKING, Any
 from unetcam._version import __version__
 
 if TYPE_CHECKING:
-    from unetcam import targets
+    from unetcam import errors, measures, methods, targets
     from unetcam.cam import UNetCAM
     from unetcam.diagnosis import diagnose
     from unetcam.interventions import reliance
     from unetcam.models.loaded_model import find_layers
+    from unetcam.models.opening import load
     from unetcam.result import CAMResult
+    from unetcam.tasks.compare import compare
+    from unetcam.tasks.map import map
+    from unetcam.tasks.report import report
 
 __all__ = [
     "CAMResult",
     "UNetCAM",
     "__version__",
+    "compare",
     "diagnose",
+    "errors",
     "find_layers",
+    "load",
+    "map",
+    "measures",
+    "methods",
     "reliance",
+    "report",
     "targets",
 ]
 
@@ -32,21 +44,26 @@ __all__ = [
 _HOMES = {
     "CAMResult": "unetcam.result",
     "UNetCAM": "unetcam.cam",
+    "compare": "unetcam.tasks.compare",
     "diagnose": "unetcam.diagnosis",
     "find_layers": "unetcam.models.loaded_model",
+    "load": "unetcam.models.opening",
+    "map": "unetcam.tasks.map",
     "reliance": "unetcam.interventions",
-    "targets": "unetcam.targets",
+    "report": "unetcam.tasks.report",
 }
+_ROOMS = ("errors", "measures", "methods", "targets")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"unetcam.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'unetcam' has no attribute {name!r}")
-    module = importlib.import_module(_HOMES[name])
-    value = module if name == "targets" else getattr(module, name)
+    value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_ROOMS})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from unetcam.engine.request import Scoring
 from unetcam.error_maps import Mistakes, explain_errors
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.methods import GradientMethod, Method
-from unetcam.methods.sign import Sign, answered, asked, check_sign
+from unetcam.methods.sign import Sign, check_sign, signed_maps, signed_scoring
 from unetcam.models.io import Inputs, Output, check_images, image_of
 from unetcam.models.loaded_model import LoadedModel
 from unetcam.models.tapped_model import TappedModel
@@ -52,6 +52,10 @@ class UNetCAM:
         understood (deep supervision: the full-resolution head).
     example : Tensor, tuple or dict, optional
         Images to trace the model on, so that :attr:`layers` is known at once.
+    head : {"softmax", "sigmoid"}
+        How the network's channels are read: with "softmax" a pixel belongs to one class; with
+        "sigmoid" (multi-label, nested regions) to each class whose logit is above zero. It holds
+        for the result's prediction, for errors, and for every target that does not say otherwise.
     sign : {"positive", "negative", "signed"}
         What the maps show: evidence for the target; evidence against it, which is evidence for
         its negation; or the first less the second, where maps have both signs.
@@ -94,6 +98,7 @@ class UNetCAM:
         *,
         output: Output | None = None,
         example: Inputs | None = None,
+        head: Head = "softmax",
         sign: Sign = "positive",
         shortcuts: bool = True,
         memory_budget: int | float | None = None,
@@ -103,7 +108,10 @@ class UNetCAM:
             raise UnetcamError(f"{method!r} is no method: give a name of unetcam.methods.names().")
         self._method.check()
         check_sign(sign, self._method)
+        if head not in get_args(Head):
+            raise UnetcamError(f"head={head!r} is no kind of head: use 'softmax' or 'sigmoid'.")
         self._sign: Sign = sign
+        self._head: Head = head
         self.loaded = LoadedModel.of(model, example, output=output)
         self._tapped = TappedModel(
             self.loaded,
@@ -141,8 +149,8 @@ class UNetCAM:
 
     def __repr__(self) -> str:
         layers = self._tapped.layers
-        found = "layers not found yet" if layers is None else ", ".join(layers)
-        return f"UNetCAM({type(self.model).__name__}, {self.method}: {found})"
+        listed = "layers not found yet" if layers is None else ", ".join(layers)
+        return f"UNetCAM({type(self.model).__name__}, {self.method}: {listed})"
 
     def __enter__(self) -> UNetCAM:
         return self
@@ -200,18 +208,18 @@ class UNetCAM:
         """
         check_images(self.model, image_of(images))
         self._check_call(augment, create_graph)
-        explained, score = scoring_of(targets)
+        scoring = scoring_of(targets, self._head)
 
-        def explain(inputs: Inputs, score: Scoring) -> Collected:
+        def explain(inputs: Inputs, scoring: Scoring) -> Collected:
+            scoring = signed_scoring(scoring, self._sign)
             collected = self._tapped.explain(
-                inputs, asked(score, self._sign), self._method, create_graph=create_graph
+                inputs, scoring, self._method, create_graph=create_graph
             )
-            return answered(collected, self._sign)
+            return signed_maps(collected, self._sign)
 
         if augment is None:
-            return self._result(explain(images, score), explained)
-        collected, spread = explain_views(explain, images, score, augment)
-        return self._result(collected, explained, spread)
+            return self._result(explain(images, scoring))
+        return self._result(*explain_views(explain, images, scoring, augment))
 
     def tiled(
         self,
@@ -277,11 +285,9 @@ class UNetCAM:
 
         tiles = Tiles.cut(image, tile, overlap, batch, self.loaded.device, progress)
         check_images(self.model, tiles.take([0]))
-        explained, score = scoring_of(targets)
-        collected = explain_tiles(
-            self._tapped.explain, self._method, tiles, asked(score, self._sign)
-        )
-        return self._result(answered(collected, self._sign), explained)
+        scoring = signed_scoring(scoring_of(targets, self._head), self._sign)
+        collected = explain_tiles(self._tapped.explain, self._method, tiles, scoring)
+        return self._result(signed_maps(collected, self._sign))
 
     def explain_errors(
         self,
@@ -289,7 +295,7 @@ class UNetCAM:
         truth: Tensor | ArrayLike,
         *,
         on: Scale = "logits",
-        head: Head = "softmax",
+        head: Head | None = None,
     ) -> Mistakes:
         """What speaks for each class where it is missed, and where it is made up.
 
@@ -303,8 +309,10 @@ class UNetCAM:
             Class indices, (*spatial) or (B, *spatial), of the logits' size; -1 where a pixel is
             to be ignored. With ``head="sigmoid"`` and several channels 1 and 0 for each class,
             (C, *spatial) or (B, C, *spatial).
-        on, head
+        on
             See :class:`~unetcam.targets.RegionScore`.
+        head : {"softmax", "sigmoid"}, optional
+            What this UNetCAM was told of the network by default.
 
         Returns
         -------
@@ -323,10 +331,13 @@ class UNetCAM:
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
         >>> truth = torch.zeros(8, 8, dtype=torch.long)
-        >>> found = UNetCAM(model, ["0"]).explain_errors(torch.rand(2, 1, 8, 8), truth)
-        >>> found.missed["0"].shape, found.missed_pixels.sum() == found.made_up_pixels.sum()
-        (torch.Size([2, 3, 8, 8]), tensor(True))
+        >>> mistakes = UNetCAM(model, ["0"]).explain_errors(torch.rand(2, 1, 8, 8), truth)
+        >>> mistakes.missed["0"].shape
+        torch.Size([2, 3, 8, 8])
+        >>> bool(mistakes.missed_pixels.sum() == mistakes.made_up_pixels.sum())
+        True
         """
+        head = self._head if head is None else head
         return explain_errors(lambda choice: self(images, choice), truth, on=on, head=head)
 
     def field(
@@ -388,17 +399,17 @@ class UNetCAM:
     def _result(
         self,
         collected: Collected,
-        targets: Sequence[Target],
         spread: Mapping[str, Tensor] | None = None,
     ) -> CAMResult:
-        if self._method.per_target:
-            check_existing(targets, collected.defined)
+        targets = [one for one in collected.targets if isinstance(one, Target)]
+        check_existing(targets, collected.defined)
         return CAMResult(
             collected.logits,
-            collected.explained or tuple(targets),
+            collected.targets,
             collected.maps,
             self.method,
             spread,
             self._method.settings | ({} if self._sign == "positive" else {"sign": self._sign}),
             collected.channels,
+            self._head,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from numpy.typing import ArrayLike
@@ -21,7 +21,7 @@ from unetcam.targets import (
     class_count,
     predict,
 )
-from unetcam.targets.base import as_mask, spread
+from unetcam.targets.base import RegionScore, as_mask, spread
 from unetcam.targets.channels import is_multi_label
 
 
@@ -69,10 +69,10 @@ class Mistakes:
             How many at most; pairs that cost no pixel are left out.
         """
         pixels = self.confused_pixels.sum(dim=0)
-        found = pixels.flatten().sort(descending=True, stable=True)
+        ranked = pixels.flatten().sort(descending=True, stable=True)
         classes = len(pixels)
-        pairs = zip(found.indices[:count].tolist(), found.values[:count].tolist(), strict=True)
-        return [Confused(place // classes, place % classes, cost) for place, cost in pairs if cost]
+        pairs = zip(ranked.indices[:count].tolist(), ranked.values[:count].tolist(), strict=True)
+        return [Confused(pair // classes, pair % classes, cost) for pair, cost in pairs if cost]
 
 
 @dataclass(frozen=True)
@@ -84,27 +84,33 @@ class _Counts:
     confused: Tensor
 
 
+@dataclass(frozen=True)
 class _EveryMistake(Choice):
     """What is missed and what is made up of every class; nothing for what no image has."""
 
-    def __init__(self, truth: Tensor, on: Scale, head: Head) -> None:
-        self.truth, self.on, self.head = truth, on, head
+    truth: Tensor
+    on: Scale
+    head: Head
+
+    def targets(self, logits: Tensor) -> tuple[list[Target], list[Target]]:
+        """Of every class what is missed, and what is made up."""
+        truth, options = self.truth.to(logits.device), {"on": self.on, "head": self.head}
+        made: Any = (FalseNegatives, FalsePositives)
+        missed, made_up = (
+            [kind(index, truth, **options) for index in range(class_count(logits))] for kind in made
+        )
+        return missed, made_up
 
     def choose(self, logits: Tensor) -> Sequence[Target]:
-        classes = range(class_count(logits))
-        truth = self.truth.to(logits.device)
-        options: dict[str, Any] = {"on": self.on, "head": self.head}
-        self.missed = [FalseNegatives(c, truth, **options) for c in classes]
-        self.made_up = [FalsePositives(c, truth, **options) for c in classes]
-        self.missed[0].check(logits)
-        self.counts = _count(logits, truth, self.head)
-        every = [*self.missed, *self.made_up]
-        pixels = torch.cat([self.counts.missed, self.counts.made_up], dim=1)
+        missed, made_up = self.targets(logits)
+        missed[0].check(logits)
+        counts = _count(logits, self.truth.to(logits.device), self.head)
+        pixels = torch.cat([counts.missed, counts.made_up], dim=1)
         occurs = pixels.any(dim=0).tolist()  # the device waits once, and spares backwards
-        found = [target for target, some in zip(every, occurs, strict=True) if some]
+        every = [*missed, *made_up]
+        occurring = [target for target, some in zip(every, occurs, strict=True) if some]
         # A prediction without a mistake has its maps too: NaN.
-        self.chosen = found or every[:1]
-        return self.chosen
+        return occurring or every[:1]
 
 
 def explain_errors(
@@ -126,23 +132,25 @@ def explain_errors(
     """
     every = _EveryMistake(as_mask(truth), on, head)
     result = explain(every)
-    place = {id(target): index for index, target in enumerate(every.chosen)}
+    explained = {
+        (type(one), cast(RegionScore, one).class_index): row
+        for row, one in enumerate(result.targets)
+    }
 
     def part(targets: Sequence[Target]) -> CAMResult:
-        places = [place.get(id(target)) for target in targets]
-        into = [index for index, at in enumerate(places) if at is not None]
-        taken = [at for at in places if at is not None]
+        keys = [(type(one), cast(RegionScore, one).class_index) for one in targets]
+        into = [row for row, key in enumerate(keys) if key in explained]
+        taken = [explained[key] for key in keys if key in explained]
         maps = {}
-        for layer, found in result.maps.items():
-            size = (len(found), len(targets), *found.shape[2:])
-            maps[layer] = found.new_full(size, torch.nan)
-            maps[layer][:, into] = found[:, taken]
+        for layer, given in result.maps.items():
+            size = (len(given), len(targets), *given.shape[2:])
+            maps[layer] = given.new_full(size, torch.nan)
+            maps[layer][:, into] = given[:, taken]
         return replace(result, targets=tuple(targets), maps=maps)
 
-    counts = every.counts
-    return Mistakes(
-        part(every.missed), part(every.made_up), counts.missed, counts.made_up, counts.confused
-    )
+    missed, made_up = every.targets(result.logits)
+    counts = _count(result.logits, every.truth.to(result.logits.device), head)
+    return Mistakes(part(missed), part(made_up), counts.missed, counts.made_up, counts.confused)
 
 
 def _count(logits: Tensor, truth: Tensor, head: Head) -> _Counts:

@@ -15,12 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unetcam.engine.memory import chunked, memory_bytes
+from unetcam.engine.score_gradients import scored_leaf
 from unetcam.errors import DataError, TargetError
 from unetcam.targets import Target, check_existing, check_targets
 
 _SCHEMA = 1
-#: Values of targets' derivatives that are held at a time.
-_SEEDS_AT_ONCE = 1 << 25
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,20 +89,17 @@ class RegionField:
             return self.weights([targets])[0]
         logits = self.logits[None]
         check_targets(targets, logits)
-        rows, defined = [], []
-        at_once = max(1, _SEEDS_AT_ONCE // logits.numel())
-        with torch.inference_mode(False), torch.enable_grad():
-            leaf = logits.clone().requires_grad_()
-            for start in range(0, len(targets), at_once):
-                part = targets[start : start + at_once]
-                scores = [target.score(leaf) for target in part]
-                seeds = [
-                    torch.autograd.grad(score.value.sum(), leaf, materialize_grads=True)[0][0]
-                    for score in scores
-                ]
-                defined += [score.defined for score in scores]
-                rows.append(self._weigh(self._on_grid(torch.stack(seeds), part)))
-        present = torch.stack(defined, dim=1)
+
+        def weigh(part: Sequence[Target]) -> tuple[Tensor, Tensor]:
+            scored = scored_leaf(lambda leaf, _=None: [one.score(leaf) for one in part], logits)
+            gradients = torch.stack([gradient[0] for gradient in scored.gradients()])
+            defined = torch.stack([score.defined for score in scored.scores], dim=1)
+            return self._weigh(self._on_grid(gradients, part)), defined
+
+        room = memory_bytes(None, logits.device)
+        parts = chunked(weigh, targets, 4 * logits.numel() * logits.element_size(), room)
+        rows, defined = zip(*parts, strict=True)
+        present = torch.cat(defined, dim=1)
         check_existing(targets, present)
         weights = torch.cat(rows)
         return weights.masked_fill(~present[0, :, None], torch.nan)
@@ -245,7 +242,7 @@ class RegionField:
         try:
             with safe_open(str(path), framework="pt", device=str(device)) as file:
                 about = json.loads((file.metadata() or {})["unetcam_field"])
-                found = {
+                tensors = {
                     name: file.get_tensor(name).float()
                     * _like(file.get_tensor(f"{name}_scale"), file.get_tensor(name))
                     for name in ("activation", "derivative", "logits")
@@ -257,7 +254,7 @@ class RegionField:
                 f"{path} is a field of schema {about.get('schema')}, and this version reads "
                 f"{_SCHEMA}: make it anew."
             )
-        return cls(layer=about["layer"], **found)
+        return cls(layer=about["layer"], **tensors)
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -270,8 +267,8 @@ class RegionField:
             return (1 if class_index == 1 else -1), 0
         return 1, class_index
 
-    def _weigh(self, seeds: Tensor) -> Tensor:
-        products = seeds.flatten(1).to(self.derivative.dtype) @ self.derivative.flatten(1).T
+    def _weigh(self, gradients: Tensor) -> Tensor:
+        products = gradients.flatten(1).to(self.derivative.dtype) @ self.derivative.flatten(1).T
         return products / self._layer_pixels()
 
     def _maps(self, weights: Tensor) -> Tensor:
@@ -286,12 +283,12 @@ class RegionField:
         size = math.prod(self.logits.shape[1:]) // math.prod(self.grid)
         return torch.full(self.grid, size, device=self.logits.device)
 
-    def _on_grid(self, seeds: Tensor, targets: Sequence[Target]) -> Tensor:
-        """The seeds (T, C, *spatial) at the cells, where each cell's pixels have the same."""
+    def _on_grid(self, gradients: Tensor, targets: Sequence[Target]) -> Tensor:
+        """The gradients (T, C, *spatial) at the cells, where each cell's pixels have the same."""
         if not self._is_pooled():
-            return seeds
-        corners = _cell_corners(seeds, self.grid)
-        uneven = (_spread(corners, self.logits.shape[1:]) != seeds).flatten(1).any(dim=1)
+            return gradients
+        corners = _cell_corners(gradients, self.grid)
+        uneven = (_spread(corners, self.logits.shape[1:]) != gradients).flatten(1).any(dim=1)
         for target, torn in zip(targets, uneven.tolist(), strict=True):
             if torn:
                 raise TargetError(

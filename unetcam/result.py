@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unetcam.engine.request import Named
 from unetcam.errors import LayerError
+from unetcam.targets.channels import Head, predict
 
 Sharing = Literal["map", "layer", "image"]
 
@@ -40,6 +41,8 @@ class CAMResult:
     settings : Mapping of str to Any
         The method's settings by name; the seed is among them where something is drawn, and the
         sign where it is not positive.
+    head : {"softmax", "sigmoid"}
+        How the network's channels are read, see :class:`~unetcam.targets.RegionScore`.
     channels : Mapping of str to Tensor
         Of the method "channels", by layer, (B, T) int64: which channel each map shows, -1 where
         the layer has no more. Otherwise empty.
@@ -63,6 +66,7 @@ class CAMResult:
     spread: Mapping[str, Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     channels: Mapping[str, Tensor] = field(default_factory=dict)
+    head: Head = "softmax"
 
     def __repr__(self) -> str:
         """What there is, in a line; not the numbers."""
@@ -73,6 +77,18 @@ class CAMResult:
     def layers(self) -> tuple[str, ...]:
         """The layers' names, in the maps' order."""
         return tuple(self.maps)
+
+    @property
+    def prediction(self) -> Tensor:
+        """What the network predicts: the class of every pixel, (B, *spatial) int64.
+
+        Of a one-channel output 1 where the logit is above zero. Of several channels that are read
+        by a "sigmoid" whether a pixel has each class, (B, C, *spatial) bool.
+
+        >>> CAMResult(torch.tensor([[[[-1.0, 2.0]]]]), (), {}, "gradcam").prediction
+        tensor([[[0, 1]]])
+        """
+        return predict(self.logits.detach(), self.head)
 
     @property
     def empty(self) -> dict[str, Tensor]:

@@ -12,17 +12,16 @@ from torch import Tensor
 from unetcam.data.tiles import Tiles, Tiling, Window
 from unetcam.engine import Collected, Request, collect
 from unetcam.engine.hooks import forward
-from unetcam.engine.request import Scoring
+from unetcam.engine.request import Score, Scoring, targets_of
 from unetcam.engine.tensors import at_least_single
 from unetcam.errors import LayerError, ModelError, NumericalError, UnetcamError
 from unetcam.methods import GradientMethod, Method
-from unetcam.targets import Score
-from unetcam.targets.selection import Seed, seeds_of
+from unetcam.targets.whole_scores import WholeScore, whole_scores
 
 #: Explains a batch of images by a method, for some scores.
 Explain = Callable[[Tensor, Scoring, Method], Collected]
 #: Tiles' numbers, the targets that look at them, and by layer what came of it, (b, t, ...).
-Found = tuple[Sequence[int], Sequence[int], Mapping[str, Tensor]]
+TileStatistics = tuple[Sequence[int], Sequence[int], Mapping[str, Tensor]]
 
 
 @torch.inference_mode(False)
@@ -31,7 +30,7 @@ def explain_tiles(explain: Explain, method: Method, tiles: Tiles, score: Scoring
 
     What is explained is that network as it is: its logits are those of the tiles, each with its
     share, :math:`L = \sum_t g_t L_t`, and a score is one of them all. So a tile's part of the
-    score's gradient is that of its own logits from the seed :math:`g_t \, \partial s / \partial
+    score's gradient is that of its own logits from the gradient :math:`g_t \, \partial s / \partial
     L`, and
 
     - a weight of Grad-CAM is the sum of the gradients of all tiles over the number of pixels of
@@ -75,15 +74,16 @@ def explain_tiles(explain: Explain, method: Method, tiles: Tiles, score: Scoring
         )
     tiles.expect(walks=3)
     logits, grids = _blended_logits(explain, tiles)
-    seeds, defined = seeds_of(logits, score)
+    wholes, scores = whole_scores(logits, score)
+    defined = torch.stack([one.defined for one in scores], dim=1)
     if method.over_tiles == "mean":
-        maps = _weighted_maps(explain, method, tiles, grids, seeds)
+        maps = _weighted_maps(explain, method, tiles, grids, wholes)
     elif method.over_tiles == "sum":
         tiles.expect(walks=1)
-        maps = _summed(explain, _Statistics.of(method), tiles, grids, seeds)
+        maps = _summed(explain, _Statistics.of(method), tiles, grids, wholes)
     else:
-        tiles.expect(walks=1 + len(seeds))
-        maps = _joined_maps(explain, method, tiles, grids, seeds)
+        tiles.expect(walks=1 + len(wholes))
+        maps = _joined_maps(explain, method, tiles, grids, wholes)
     for name, one in maps.items():
         if not _is_finite(one):
             raise NumericalError(
@@ -92,7 +92,7 @@ def explain_tiles(explain: Explain, method: Method, tiles: Tiles, score: Scoring
             )
         missing = ~defined.view(*defined.shape, *[1] * (logits.ndim - 2))
         one.relu_().masked_fill_(missing, torch.nan)
-    return Collected(logits, maps, defined)
+    return Collected(logits, maps, defined, targets_of(scores))
 
 
 # -- the walks -------------------------------------------------------------------------------
@@ -104,12 +104,12 @@ def _blended_logits(explain: Explain, tiles: Tiles) -> tuple[Tensor, dict[str, T
     grids: dict[str, Tiling] = {}
     for numbers, images in tiles.walk():
         seen = explain(images, _no_score, _Activations())
-        found = at_least_single(seen.logits).to(tiles.image.device)
+        part = at_least_single(seen.logits).to(tiles.image.device)
         if whole is None:
-            _check_logits(tiles.tiling, found)
+            _check_logits(tiles.tiling, part)
             grids = {name: _lined_up(tiles.tiling, name, one) for name, one in seen.maps.items()}
-            whole = found.new_zeros(found.shape[1], *tiles.tiling.size)
-        _blend(whole, tiles.tiling, numbers, found)
+            whole = part.new_zeros(part.shape[1], *tiles.tiling.size)
+        _blend(whole, tiles.tiling, numbers, part)
     assert whole is not None
     if not _is_finite(whole):
         raise NumericalError(
@@ -120,41 +120,46 @@ def _blended_logits(explain: Explain, tiles: Tiles) -> tuple[Tensor, dict[str, T
 
 
 def _gradients(
-    explain: Explain, method: Method, tiles: Tiles, seeds: Sequence[Seed]
-) -> Iterator[Found]:
+    explain: Explain, method: Method, tiles: Tiles, wholes: Sequence[WholeScore]
+) -> Iterator[TileStatistics]:
     """What `method` gives of the tiles, each for the targets that look at it."""
-    groups = _by_targets(tiles.tiling, seeds)
+    groups = _by_targets(tiles.tiling, wholes)
     tiles.advance(len(tiles.tiling) - sum(map(len, groups.values())))
     for rows, numbers in groups.items():
-        chosen = [seeds[row] for row in rows]
+        looking = [wholes[row] for row in rows]
         for some, images in tiles.walk(numbers):
-            parts = [_parts(seed, tiles.tiling, some).to(images.device) for seed in chosen]
-            yield some, rows, explain(images, _scoring(chosen, parts), method).maps
+            parts = [_parts(whole, tiles.tiling, some).to(images.device) for whole in looking]
+            yield some, rows, explain(images, _scoring(looking, parts), method).maps
 
 
-def _scoring(seeds: Sequence[Seed], parts: Sequence[Tensor]) -> Scoring:
+def _scoring(wholes: Sequence[WholeScore], parts: Sequence[Tensor]) -> Scoring:
     def score(logits: Tensor, reference: Tensor | None = None) -> list[Score]:
-        return [seed.score(logits, part) for seed, part in zip(seeds, parts, strict=True)]
+        return [whole.score(logits, part) for whole, part in zip(wholes, parts, strict=True)]
 
     return score
 
 
-def _by_targets(tiling: Tiling, seeds: Sequence[Seed]) -> dict[tuple[int, ...], list[int]]:
-    """The tiles by the targets whose seeds aren't zero in them; tiles without any are left out."""
-    windows = tiling.windows
-    seen = [torch.stack([seed.values[(slice(None), *w)].any() for w in windows]) for seed in seeds]
+def _by_targets(tiling: Tiling, wholes: Sequence[WholeScore]) -> dict[tuple[int, ...], list[int]]:
+    """The tiles by the targets with a gradient in them; tiles without any are left out."""
+    touched = torch.stack(
+        [
+            torch.stack([whole.values[(slice(None), *w)].any() for w in tiling.windows])
+            for whole in wholes
+        ],
+        dim=1,
+    )
     groups: dict[tuple[int, ...], list[int]] = {}
-    for number, row in enumerate(torch.stack(seen, dim=1).tolist()):
-        rows = tuple(index for index, touched in enumerate(row) if touched)
+    for number, row in enumerate(touched.tolist()):
+        rows = tuple(index for index, is_touched in enumerate(row) if is_touched)
         if rows:
             groups.setdefault(rows, []).append(number)
     # Where no target exists one tile still tells the shape of what a method gives.
-    return groups or {tuple(range(len(seeds))): [0]}
+    return groups or {tuple(range(len(wholes))): [0]}
 
 
-def _parts(seed: Seed, tiling: Tiling, numbers: Sequence[int]) -> Tensor:
-    """The tiles' seeds, (b, C', *tile)."""
-    cropped = [seed.at(tiling.windows[number]) for number in numbers]
+def _parts(whole: WholeScore, tiling: Tiling, numbers: Sequence[int]) -> Tensor:
+    """The tiles' gradients, (b, C', *tile)."""
+    cropped = [whole.at(tiling.windows[number]) for number in numbers]
     return torch.stack(
         [one * tiling.share(number, one) for number, one in zip(numbers, cropped, strict=True)]
     )
@@ -165,14 +170,14 @@ def _weighted_maps(
     method: GradientMethod,
     tiles: Tiles,
     grids: Mapping[str, Tiling],
-    seeds: Sequence[Seed],
+    wholes: Sequence[WholeScore],
 ) -> dict[str, Tensor]:
     """The blended activations, summed with weights that are means over the whole layer."""
     weights: dict[str, Tensor] = {}
-    for _, rows, means in _gradients(explain, _Statistics.of(method), tiles, seeds):
+    for _, rows, means in _gradients(explain, _Statistics.of(method), tiles, wholes):
         for name, one in means.items():
             share = math.prod(grids[name].tile) / math.prod(grids[name].size)
-            sums = weights.setdefault(name, one.new_zeros(len(seeds), one.shape[2]))
+            sums = weights.setdefault(name, one.new_zeros(len(wholes), one.shape[2]))
             sums[list(rows)] += one.sum(dim=0) * share
     return _blended(explain, _Weighted(weights), tiles, grids)
 
@@ -182,18 +187,18 @@ def _joined_maps(
     method: GradientMethod,
     tiles: Tiles,
     grids: Mapping[str, Tiling],
-    seeds: Sequence[Seed],
+    wholes: Sequence[WholeScore],
 ) -> dict[str, Tensor]:
     """What a method makes of the whole activation and of each target's whole gradient."""
     activations = _blended(explain, _Activations(), tiles, grids)
     maps: dict[str, list[Tensor]] = {name: [] for name in grids}
     gather = _Statistics(lambda activation, gradient: gradient, needs_mean_only=False)
-    for seed in seeds:
-        for name, gradient in _summed(explain, gather, tiles, grids, [seed]).items():
+    for whole in wholes:
+        for name, gradient in _summed(explain, gather, tiles, grids, [whole]).items():
             with torch.autocast(gradient.device.type, enabled=False):
                 statistics = method.reduce(activations[name], gradient[:, 0])
                 maps[name].append(method.combine(activations[name], statistics[:, None]))
-    return {name: torch.cat(found, dim=1) for name, found in maps.items()}
+    return {name: torch.cat(rows, dim=1) for name, rows in maps.items()}
 
 
 def _summed(
@@ -201,16 +206,16 @@ def _summed(
     method: Method,
     tiles: Tiles,
     grids: Mapping[str, Tiling],
-    seeds: Sequence[Seed],
+    wholes: Sequence[WholeScore],
 ) -> dict[str, Tensor]:
     """What `method` gives of the tiles, (1, T, ..., *layer_spatial), added up in its place."""
     whole: dict[str, Tensor] = {}
-    for numbers, rows, found in _gradients(explain, method, tiles, seeds):
-        for name, one in found.items():
+    for numbers, rows, statistics in _gradients(explain, method, tiles, wholes):
+        for name, one in statistics.items():
             grid, one = grids[name], one.to(tiles.image.device)
             if name not in whole:
                 lead = one.shape[2 : one.ndim - len(grid.size)]
-                whole[name] = one.new_zeros(1, len(seeds), *lead, *grid.size)
+                whole[name] = one.new_zeros(1, len(wholes), *lead, *grid.size)
             for number, values in zip(numbers, one, strict=True):
                 for row, value in zip(rows, values, strict=True):
                     _at(whole[name][0, row], grid.windows[number]).add_(value)
@@ -231,9 +236,9 @@ def _blended(
     return whole
 
 
-def _blend(whole: Tensor, grid: Tiling, numbers: Sequence[int], found: Tensor) -> None:
+def _blend(whole: Tensor, grid: Tiling, numbers: Sequence[int], parts: Tensor) -> None:
     """Add tiles, (b, rows, *tile), to the whole, (rows, *spatial), each by its share."""
-    for number, one in zip(numbers, found, strict=True):
+    for number, one in zip(numbers, parts, strict=True):
         _at(whole, grid.windows[number]).add_(one * grid.share(number, one))
 
 

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected
-from unetcam.engine.request import Scored, Scoring
+from unetcam.engine.request import Score, Scoring
 from unetcam.errors import DataError, UnetcamError
 from unetcam.models.io import Inputs, changed, image_of
-from unetcam.targets import Score
 
 #: Explains a model's inputs for some scores.
 Explain = Callable[[Inputs, Scoring], Collected]
@@ -114,10 +113,10 @@ def views(augment: Any, size: Sequence[int]) -> tuple[View, ...]:
     >>> len(views([A.D4(), A.HorizontalFlip(), A.RandomScale((-0.5, 0.5))], (8, 8)))
     24
     """
-    found = [View.plain(size)]
+    every = [View.plain(size)]
     for transform in _flat(augment):
-        found = [after for before in found for after in (before, *_views_of(transform, before))]
-    return tuple(dict.fromkeys(found))
+        every = [after for before in every for after in (before, *_views_of(transform, before))]
+    return tuple(dict.fromkeys(every))
 
 
 def _flat(augment: Any) -> Iterator[Any]:
@@ -227,11 +226,11 @@ def explain_views(
     moments = {name: _Moments(maps, first.defined) for name, maps in first.maps.items()}
     defined = first.defined.clone()
     for count, view in enumerate(others, start=2):
-        found = explain(_seen_from(view, inputs), _scored_from(view, score, size))
-        logits += (view.back(found.logits, size) - logits) / count
-        defined |= found.defined
-        for name, maps in found.maps.items():
-            moments[name].add(view.back(maps, moments[name].mean.shape[2:]), found.defined)
+        other = explain(_seen_from(view, inputs), _scored_from(view, score, size))
+        logits += (view.back(other.logits, size) - logits) / count
+        defined |= other.defined
+        for name, maps in other.maps.items():
+            moments[name].add(view.back(maps, moments[name].mean.shape[2:]), other.defined)
     means = {name: one.mean.masked_fill(one.absent, math.nan) for name, one in moments.items()}
     spread = {
         name: one.deviation.masked_fill(one.absent, math.nan) for name, one in moments.items()
@@ -242,7 +241,7 @@ def explain_views(
 def _scored_from(view: View, score: Scoring, size: Size) -> Scoring:
     """How a view's logits are scored: as those of the plain view, which have a size."""
 
-    def scored(logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]:
+    def scored(logits: Tensor, reference: Tensor | None = None) -> Sequence[Score]:
         held = None if reference is None else view.back(reference, size)
         scores = score(view.back(logits, size), held)
         if tuple(logits.shape[2:]) == tuple(size[axis] for axis in view.order):

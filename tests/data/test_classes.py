@@ -63,7 +63,7 @@ def test_a_row_called_ignore_is_no_class(tmp_path: Path) -> None:
     assert table.names == ("a", "b")
     assert table.ignore_index == 255
     assert table.ignore_colour == (0xE0, 0xE0, 0xC0)
-    with pytest.raises(DataError, match="ignores the value 255, but 9 was asked for"):
+    with pytest.raises(DataError, match="leaves out the value 255, and ignore_index=9 was given"):
         ClassTable.parse(str(tmp_path / "a.csv"), ignore_index=9)
 
 
@@ -84,7 +84,7 @@ def test_faults_of_a_spec_are_told(spec: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.csv", "label,value\na,0\n", "no column 'name'"),
+        ("a.csv", "a,value\nb,0\n", "no column 'name'"),
         ("a.csv", "name,value\na,0\nb,\n", "only some classes have a value"),
         ("a.csv", "name,value\na,0\nb,x\n", "value of 'b' is 'x'; give a whole number"),
         ("a.csv", "name,value\na,0\nb,0\n", "the value 0 stands for two classes"),

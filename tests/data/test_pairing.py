@@ -84,7 +84,9 @@ def test_an_image_without_a_mask_is_reported(tmp_path: Path) -> None:
         Skipped(
             "a",
             str(tmp_path / "images/a.png"),
-            "the image 'a.png' has no mask called 'a' in 'masks'; add or rename it",
+            "the image 'a.png' has no mask called 'a' in 'masks', which holds 'b.png'; add or "
+            "rename it, say how masks are called with mask_suffix= or pair=, or name both in a "
+            "table with manifest=",
         )
     ]
 

@@ -13,10 +13,10 @@ from torch.autograd.function import once_differentiable
 from tests.engine.test_shortcuts import COLOUR, GREY, TOLERANCES, smp_network
 from tests.networks import Nameless, UNet, UNet3d, ValidUNet, seeded
 from unetcam import UNetCAM
-from unetcam.engine import backward, channel_derivatives
+from unetcam.engine import backward
 from unetcam.engine.memory import memory_bytes
 from unetcam.errors import MemoryBudgetError
-from unetcam.targets import ClassScore, PredictedRegion, Region, Target
+from unetcam.targets import ClassScore, PredictedRegion, Region
 
 NETWORKS = {
     "transposed": (lambda: seeded(UNet(1, 3)), GREY),
@@ -168,72 +168,6 @@ def test_maps_beyond_the_budget_are_refused_before_a_backward() -> None:
     for wrong in (0, -5, 1.5):
         with pytest.raises(MemoryBudgetError, match="must be a number of bytes above zero"):
             UNetCAM(model, ["0"], memory_budget=wrong)
-
-
-# -- many targets, few channels --------------------------------------------------------------
-
-
-def narrow(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Tensor, list[Target]]:
-    """Two channels at half resolution, and forty-one regions of two classes."""
-    model = nn.Sequential(
-        nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2),
-        nn.Conv2d(2, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 2, 3, padding=1),
-    )  # fmt: skip
-    generator = torch.Generator().manual_seed(3)
-    masks = torch.rand(41, 12, 16, generator=generator) > 0.8
-    image = torch.rand(1, 1, 12, 16, generator=generator)
-    regions: list[Target] = [Region(i % 2, mask) for i, mask in enumerate(masks)]
-    return seeded(model).to(dtype), image.to(dtype), regions
-
-
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=["f32", "f64"])
-def test_channels_that_are_outnumbered_are_pushed_forward(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, image, regions = narrow(dtype)
-    cam = UNetCAM(model, ["0"])
-    plain = torch.cat([cam(image, [region])["0"] for region in regions], dim=1)
-
-    def never(*_: Any, **__: Any) -> Any:
-        raise AssertionError("went backward")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("unetcam.engine.backward.statistics_by_backwards", never)
-        pushed = cam(image, regions)["0"]
-        with pytest.raises(AssertionError, match="went backward"):
-            cam(image, regions[:39])
-        with pytest.raises(AssertionError, match="went backward"):
-            UNetCAM(model, ["0"], "hirescam")(image, regions)
-        with pytest.raises(AssertionError, match="went backward"):
-            cam(image.expand(2, -1, -1, -1), regions)
-    assert (plain > 0).any()
-    assert torch.linalg.norm(pushed - plain) <= TOLERANCES[dtype] * torch.linalg.norm(plain)
-
-
-def test_a_region_that_does_not_exist_is_nan_without_a_backward_too() -> None:
-    model, image, regions = narrow()
-    maps = UNetCAM(model, ["0"])(image, [*regions, PredictedRegion(0), PredictedRegion(1)])["0"][0]
-    predicted = {int(i) for i in model(image).argmax(1).unique()}
-    assert maps[-2:].isnan().all(dim=2).all(dim=1).tolist() == [i not in predicted for i in (0, 1)]
-    assert not maps[:-2].isnan().any()
-
-
-def test_what_has_no_forward_derivative_goes_backward(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, image, regions = narrow()
-    model = nn.Sequential(*model[:3], Doubled(), *model[3:])
-    tried = []
-    kept = channel_derivatives.channel_derivatives
-
-    def watch(*args: Any, **kwargs: Any) -> Any:
-        tried.append(args[2])
-        return kept(*args, **kwargs)
-
-    monkeypatch.setattr(channel_derivatives, "channel_derivatives", watch)
-    cam = UNetCAM(model, ["0"])
-    maps = cam(image, regions)["0"]
-    assert tried == ["0"]
-    plain = torch.cat([cam(image, [region])["0"] for region in regions], dim=1)
-    torch.testing.assert_close(maps, plain, rtol=1e-5, atol=1e-9)
 
 
 # -- many classes, a narrow head -------------------------------------------------------------

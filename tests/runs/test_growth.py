@@ -34,12 +34,12 @@ class Measured(Silent):
 def test_ten_thousand_images_take_no_more_memory_than_two_thousand(tmp_path: Path) -> None:
     """Measured in the loop; the report's table of rows, which is read at the end, is no part."""
     ready = plan(tmp_path, 8, size=lambda i: (16, 16), batch_size=20)
-    samples = [
-        dataclasses.replace(ready.samples[number % 8], id=f"image {number:05d}")
-        for number in range(IMAGES)
+    source = ready.source.subset([number % 8 for number in range(IMAGES)])
+    source.samples = [
+        dataclasses.replace(one, id=f"image {number:05d}")
+        for number, one in enumerate(source.samples)
     ]
-    spec = ready.spec.settled(samples=IMAGES)
     progress = Measured()
-    execute(ready.network.module, samples, [], spec, tmp_path / "run", progress=progress)
+    execute(dataclasses.replace(ready, source=source), tmp_path / "run", progress=progress)
     assert progress.explained == IMAGES
     assert progress.bytes[IMAGES] - progress.bytes[2000] < 32 << 20

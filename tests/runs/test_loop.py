@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from unetcam import UNetCAM, targets
 from unetcam.data import Skipped
 from unetcam.errors import RunError
 from unetcam.measures import measure
+from unetcam.models import LoadedModel
 from unetcam.runs import Plan, Run, execute
 from unetcam.runs.explain import Explainer
-from unetcam.runs.loop import Silent, chunks, dataset_of
+from unetcam.runs.loop import Silent, chunks
 from unetcam.runs.read_ahead import read_ahead
 from unetcam.runs.spec import TARGET_KINDS
 
@@ -46,7 +48,7 @@ class Recorder(Silent):
 
 
 def run(ready: Plan, out: Path, **options: Any) -> Run:
-    return execute(ready.network.module, ready.samples, ready.skipped, ready.spec, out, **options)
+    return execute(ready, out, **options)
 
 
 def mixed(index: int) -> tuple[int, int]:
@@ -111,7 +113,7 @@ def test_the_numbers_are_those_of_the_maps_brought_back_one_image_at_a_time(
 ) -> None:
     ready = plan(tmp_path, 4, size=mixed, target=kind)
     rows = run(ready, tmp_path / "run").rows
-    dataset = dataset_of(ready.samples, ready.spec)
+    dataset = ready.dataset()
     explained = 0
     for position, sample in enumerate(ready.samples):
         item = dataset[position]
@@ -221,8 +223,9 @@ def test_only_the_image_that_makes_a_batch_fail_is_skipped(tmp_path: Path) -> No
     torch.manual_seed(0)
     model = FailsOnBright(ready.network.module)
     layers = ("net.up1", "net.up2")
-    config = ready.spec.settled(layers=tuple(layers))
-    found = execute(model, ready.samples, [], config, tmp_path / "run")
+    network = LoadedModel.of(model, torch.zeros(1, 3, 64, 64))
+    ready = replace(ready, network=network, spec=ready.spec.settled(layers=layers))
+    found = execute(ready, tmp_path / "run")
     assert sorted(set(found.rows["image"])) == ["im00", "im02", "im03", "im05"]
     bright, dark = found.skipped
     assert "RuntimeError: the scene is too bright" in bright.reason
@@ -242,7 +245,7 @@ def test_what_workers_send_is_what_was_read(tmp_path: Path) -> None:
     write_data(tmp_path, 3, mixed)
     (tmp_path / "images" / "im01.png").write_bytes(b"not an image")
     ready = plan(tmp_path)
-    dataset = dataset_of(ready.samples, ready.spec)
+    dataset = ready.dataset()
     for index, sent in zip((2, 1, 0), read_ahead(dataset, (2, 1, 0), 2), strict=True):
         read = dataset[index]
         if isinstance(read, Skipped) or isinstance(sent, Skipped):
@@ -260,8 +263,8 @@ def test_what_workers_send_is_what_was_read(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_told_in_one_sentence(tmp_path: Path) -> None:
     ready = plan(tmp_path, 4)
-    dataset = dataset_of(ready.samples, ready.spec)
-    with pytest.raises(RunError, match="fewer --workers"):
+    dataset = ready.dataset()
+    with pytest.raises(RunError, match="fewer workers"):
         list(read_ahead(_Deadly(dataset), range(4), 1))  # type: ignore[arg-type]
 
 
@@ -304,14 +307,15 @@ def test_a_truth_region_fits_a_network_with_smaller_logits(tmp_path: Path) -> No
 
     ready = plan(tmp_path, 3, target="truth")
     torch.manual_seed(0)
-    rows = execute(Half().eval(), ready.samples, [], ready.spec, tmp_path / "run").rows
+    ready = replace(ready, network=replace(ready.network, model=Half()))
+    rows = execute(ready, tmp_path / "run").rows
     assert set(rows["image"]) == {"im00", "im01", "im02"}
     assert rows["truth_energy"].notna().any()
 
 
 def test_what_is_explained_is_in_the_images_own_frame_and_scaled_to_one(tmp_path: Path) -> None:
     ready = plan(tmp_path, 2, size=lambda i: (17, 33))
-    dataset = dataset_of(ready.samples, ready.spec)
+    dataset = ready.dataset()
     items = [item for item in (dataset[0], dataset[1]) if not isinstance(item, Skipped)]
     with Explainer(ready.network.module, ready.spec) as explainer:
         (batch,) = explainer.explained(items)
@@ -338,11 +342,11 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     peaks = {}
     for count in (16, 16, 64):  # the first fills caches
         tracemalloc.start()
-        config = ready.spec.settled(samples=count)
         execute(
-            ready.network.module, ready.samples[:count], [], config, tmp_path / f"run{count}",
+            replace(ready, source=ready.source.subset(range(count))),
+            tmp_path / f"run{count}",
             force=True,
-        )  # fmt: skip
+        )
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     # rows of 48 more images are 288 x 75 numbers, which pandas holds a few times at the end;

@@ -42,22 +42,14 @@ def compare(
     Gives means, their difference and a paired test (Wilcoxon's signed-rank test, with Holm's
     correction over the whole table) as a Markdown table.
     """
-    chosen = options.read_names(metrics, "metrics")
-    if out is not None and out.exists() and not force:
-        raise options.OptionError(
-            f"'{out}' is there already: name another file, or add force=True to replace it.",
-            option="force",
-        )
-    from unetcam.runs import Run
-    from unetcam.runs import compare as compare_runs
-    from unetcam.runs.files import write_text
+    from unetcam.tasks.compare import compare as compare_runs
 
-    found = compare_runs(Run.load(run_a), Run.load(run_b), chosen)
-    if out is not None:
-        write_text(out, found.markdown())
+    comparison = compare_runs(
+        run_a, run_b, options.read_names(metrics, "metrics"), out=out, force=force
+    )
     if json:
-        print_json(found.to_dict())
+        print_json(comparison.to_dict())
     elif out is None:
-        print(found.markdown(), end="")
+        print(comparison.markdown(), end="")
     else:
         print(f"Comparison: {out}")

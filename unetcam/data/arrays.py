@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -51,16 +51,16 @@ def load_array(path: Path, how: Reading) -> Pixels:
         return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
-def array_header(path: Path, how: Reading) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and type of an NPY or NPZ file's array; its values are not read."""
+def array_type(path: Path, how: Reading) -> np.dtype[Any]:
+    """The type of an NPY or NPZ file's array; its values are not read."""
     if path.suffix.lower() == ".npz":
         with (
             zipfile.ZipFile(path) as archive,
             archive.open(_entry(archive, "mask" if how.indices else "image")) as packed,
         ):
-            return _header(packed)
+            return _header(packed)[1]
     with path.open("rb") as file:
-        return _header(file)
+        return _header(file)[1]
 
 
 def _entry(archive: zipfile.ZipFile, wanted: str) -> str:

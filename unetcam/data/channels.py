@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from unetcam.data.options import parse_stretch
 from unetcam.data.pictures import Pixels
 from unetcam.errors import DataError
 
@@ -75,7 +78,13 @@ def _luma(pixels: Pixels) -> Pixels:
     return pixels.astype(np.float32) @ np.asarray(_LUMA, dtype=np.float32)
 
 
-def for_display(pixels: Pixels, *, alpha: bool = False) -> NDArray[np.uint8]:
+def for_display(
+    pixels: Pixels,
+    *,
+    alpha: bool = False,
+    bands: tuple[int, int, int] | None = None,
+    stretch: str | None = None,
+) -> NDArray[np.uint8]:
     """An image as a person can look at it.
 
     Values of 8 bits are shown as they are. Anything else is stretched from its 1st to its 99th
@@ -88,33 +97,65 @@ def for_display(pixels: Pixels, *, alpha: bool = False) -> NDArray[np.uint8]:
         The image or volume; NaN and infinity are shown black.
     alpha : bool
         Whether the last band is opacity, which is left out.
+    bands : (int, int, int), optional
+        The bands that are shown as red, green and blue, counted from 1, each stretched alone.
+    stretch : str, optional
+        Another stretch, see :class:`~unetcam.data.options.DataOptions`.
 
     Returns
     -------
     ndarray, shape (H, W, 3) or (D, H, W, 3), uint8
+
+    Raises
+    ------
+    DataError
+        If there is no such band.
 
     Examples
     --------
     >>> for_display(np.arange(101, dtype=np.float32).reshape(1, 101, 1))[0, [0, 50, 100], 0]
     array([  0, 127, 255], dtype=uint8)
     """
-    if alpha and pixels.shape[-1] > 1:
+    if bands is not None:
+        if max(bands) > pixels.shape[-1]:
+            raise DataError(
+                f"it has {pixels.shape[-1]} bands and bands={bands} names another; count from 1",
+                option="bands",
+            )
+        pixels = pixels[..., [band - 1 for band in bands]]
+    elif alpha and pixels.shape[-1] > 1:
         pixels = pixels[..., :-1]
-    colour = pixels.shape[-1] == 3
+    colour = pixels.shape[-1] == 3 and bands is None
     pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]
-    if pixels.dtype != np.uint8:
-        pixels = _stretched(pixels, together=colour)
+    kind, low, high = ("percentile", *_DISPLAY_PERCENTILES)
+    if stretch is not None:
+        kind, low, high = parse_stretch(stretch)
+    if pixels.dtype != np.uint8 or stretch not in (None, "none"):
+        pixels = _stretched(pixels, kind, low, high, together=colour)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:-1], 3)))
 
 
-def _stretched(pixels: Pixels, *, together: bool) -> NDArray[np.uint8]:
-    values = pixels.astype(np.float64)
+def _stretched(
+    pixels: Pixels, kind: str, low: float, high: float, *, together: bool
+) -> NDArray[np.uint8]:
+    values: NDArray[Any] = pixels.astype(np.float32 if pixels.dtype == np.uint8 else np.float64)
     values[~np.isfinite(values)] = np.nan
     axes = None if together else tuple(range(pixels.ndim - 1))
     if np.isnan(values).all(axis=axes).any():
         values = np.nan_to_num(values)
-    low, high = np.nanpercentile(values, _DISPLAY_PERCENTILES, axis=axes, keepdims=True)
-    span = np.where(high > low, high - low, 1.0)
-    shown = np.clip((values - low) / span, 0.0, 1.0) * 255.0
+    bottom: Any = low
+    top: Any = high
+    if kind == "none":
+        bottom, top = 0.0, full_range(pixels.dtype)
+    elif kind != "window":
+        ends = (0.0, 100.0) if kind == "minmax" else (low, high)
+        bottom, top = np.nanpercentile(values, ends, axis=axes, keepdims=True)
+    span = np.where(np.asarray(top) > bottom, np.asarray(top) - bottom, 1.0)
+    shown = np.clip((values - bottom) / span, 0.0, 1.0) * 255.0
     stretched: NDArray[np.uint8] = np.nan_to_num(shown).astype(np.uint8)
     return stretched
+
+
+def full_range(dtype: np.dtype[Any]) -> float:
+    """The largest value of an integer type, and 1 for any other."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import colorsys
-import csv
-import io
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from unetcam.data.files import require_file, shown
+from unetcam.data.files import readable
+from unetcam.data.samples import IGNORE
 from unetcam.errors import DataError
 
 Colour = tuple[int, int, int]
@@ -50,6 +46,17 @@ class ClassTable:
         The mask value of pixels that are left out of every number.
     ignore_colour : (int, int, int) or None
         The same for colour-coded masks.
+    more_values : tuple of (int, int)
+        Further mask values, each with the class index that it stands for; -1 for values that are
+        left out. So several values of a mask can be one class.
+    more_colours : tuple of ((int, int, int), int)
+        The same for colour-coded masks.
+    accept_255 : bool
+        Whether 255 stands for the foreground in a mask that holds 0 and 255 only, where there are
+        two classes with the values 0 and 1. `survey` decides it for a whole data set.
+    label_in_alpha : bool or None
+        Whether the classes lie in the masks' opacity and not in their colours. None: judged mask
+        by mask; `survey` decides it for a whole data set.
 
     Raises
     ------
@@ -59,7 +66,7 @@ class ClassTable:
     Notes
     -----
     A table of two classes with the default values 0 and 1 also understands masks that hold only
-    0 and 255, where 255 is the foreground (unless 255 is the ignore index).
+    0 and 255, where 255 is the foreground (unless 255 is left out, or `accept_255` is False).
 
     Examples
     --------
@@ -75,9 +82,14 @@ class ClassTable:
     colours: tuple[Colour, ...] | None = None
     ignore_index: int | None = None
     ignore_colour: Colour | None = None
+    more_values: tuple[tuple[int, int], ...] = ()
+    more_colours: tuple[tuple[Colour, int], ...] = ()
+    accept_255: bool = True
+    label_in_alpha: bool | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(str(name).strip() for name in self.names))
+        names = tuple(readable(str(name).strip()) for name in self.names)
+        object.__setattr__(self, "names", names)
         values = tuple(int(value) for value in self.values) or tuple(range(len(self.names)))
         object.__setattr__(self, "values", values)
         self._check_names()
@@ -100,7 +112,13 @@ class ClassTable:
                 f"the class table has {len(self.names)} names and {len(self.values)} values; "
                 "give one value per class"
             )
-        _no_doubles(self.values, "value")
+        _no_doubles((*self.values, *(value for value, _ in self.more_values)), "value")
+        for value in (*self.values, *(v for v, _ in self.more_values), self.ignore_index or 0):
+            if not -(2**63) <= value < 2**63:
+                raise DataError(f"{value:.3g} is no mask value; give a whole number of 64 bits")
+        for _, index in (*self.more_values, *self.more_colours):
+            if not IGNORE <= index < len(self.names):
+                raise DataError(f"there is no class with the index {index}; name its class")
         if self.ignore_index is not None and self.ignore_index in self.values:
             name = self.names[self.values.index(self.ignore_index)]
             raise DataError(
@@ -114,7 +132,8 @@ class ClassTable:
                 f"the class table has {len(self.names)} names and {len(self.colours)} colours; "
                 "give every class a colour, or none"
             )
-        every = (*self.colours, *([self.ignore_colour] if self.ignore_colour else []))
+        more = tuple(colour for colour, _ in self.more_colours)
+        every = (*self.colours, *([self.ignore_colour] if self.ignore_colour else []), *more)
         for colour in every:
             if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
                 raise DataError(f"{colour} is no RGB colour; give three numbers from 0 to 255")
@@ -126,7 +145,54 @@ class ClassTable:
     @property
     def is_plain_binary(self) -> bool:
         """Whether 0/255 masks are understood: two classes, values 0 and 1, 255 not ignored."""
-        return self.values == (0, 1) and self.ignore_index != 255
+        left_out = 255 in (self.ignore_index, *(value for value, _ in self.more_values))
+        return self.accept_255 and self.values == (0, 1) and not left_out
+
+    def value_codes(self) -> list[tuple[int, int]]:
+        """Every mask value that is understood, with its class index; -1 where it is left out.
+
+        Examples
+        --------
+        >>> ClassTable(("background", "cell"), ignore_index=9).value_codes()
+        [(0, 0), (1, 1), (9, -1)]
+        """
+        ignored = [] if self.ignore_index is None else [(self.ignore_index, IGNORE)]
+        values = [(value, index) for index, value in enumerate(self.values)]
+        return [*values, *self.more_values, *ignored]
+
+    def colour_codes(self) -> list[tuple[Colour, int]]:
+        """Every colour that is understood, with its class index; -1 where it is left out."""
+        ignored = [] if self.ignore_colour is None else [(self.ignore_colour, IGNORE)]
+        colours = [(colour, index) for index, colour in enumerate(self.colours or ())]
+        return [*colours, *self.more_colours, *ignored]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table as plain values, for a run."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ClassTable:
+        """The table of what `to_dict` gave, be it written as JSON and read back.
+
+        Raises
+        ------
+        DataError
+            If that is no class table.
+
+        Examples
+        --------
+        >>> import json
+        >>> table = ClassTable(("background", "cell"), more_values=((7, 1),))
+        >>> ClassTable.from_dict(json.loads(json.dumps(table.to_dict()))) == table
+        True
+        """
+        known = {one.name for one in fields(cls)}
+        try:
+            return cls(**{name: _tuples(value) for name, value in content.items() if name in known})
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError("what was written down is no class table; write it anew") from error
 
     @classmethod
     def parse(cls, spec: str, ignore_index: int | None = None) -> ClassTable:
@@ -135,12 +201,9 @@ class ClassTable:
         Parameters
         ----------
         spec : str
-            Names with commas between them, or the path of a file: ``.txt`` (a name per line),
-            ``.csv`` (columns ``name`` and, where wanted, ``value`` and ``colour``, or ``r``,
-            ``g``, ``b``), ``.json`` or ``.yaml`` (a list of names, a list of records with those
-            keys, or a mapping of names to values; either may stand under ``classes`` beside
-            ``ignore_index``). A row called ``ignore`` is no class: its value and colour are what
-            is left out.
+            Names with commas between them, each with its mask value or values where wanted, as
+            in ``background=0,tumour=1+2+4``; or the path of a class file, of which
+            :func:`~unetcam.data.class_files.read_class_file` says what is understood.
         ignore_index : int, optional
             The mask value of pixels that are left out of every number.
 
@@ -159,11 +222,30 @@ class ClassTable:
         ('background', 'grey matter', 'white matter')
         """
 
+        from unetcam.data.class_files import CLASS_FILE_SUFFIXES, read_class_file
+
         path = Path(spec)
-        if path.suffix.lower() in TABLE_SUFFIXES:
-            return read_table(path, ignore_index)
-        names = tuple(name.strip() for name in spec.split(",")) if spec.strip() else ()
-        return cls(names, ignore_index=ignore_index)
+        if path.suffix.lower() in CLASS_FILE_SUFFIXES:
+            return read_class_file(path, ignore_index)
+        entries = [entry.strip() for entry in spec.split(",")] if spec.strip() else []
+        given = [_WITH_VALUES.fullmatch(entry) for entry in entries]
+        matched = [one for one in given if one is not None]
+        if not matched:
+            return cls(tuple(entries), ignore_index=ignore_index)
+        if len(matched) < len(entries):
+            bare = entries[given.index(None)]
+            raise DataError(
+                f"'{bare}' has no value and other classes have one; give each, as in "
+                "background=0,cell=1",
+                option="classes",
+            )
+        first, more = [], []
+        for index, one in enumerate(matched):
+            values = [int(value) for value in one[2].split("+")]
+            first.append(values[0])
+            more += [(value, index) for value in values[1:]]
+        names = tuple(one[1] for one in matched)
+        return cls(names, tuple(first), ignore_index=ignore_index, more_values=tuple(more))
 
     def index(self, name: str) -> int:
         """The class index of a name.
@@ -192,6 +274,13 @@ class ClassTable:
         return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in self.colours or _colours(len(self))]
 
 
+_WITH_VALUES = re.compile(r"([^=]*?)\s*=\s*(\d{1,18}(?:\s*\+\s*\d{1,18})*)")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
 def _no_doubles(entries: tuple[object, ...], what: str) -> None:
     doubled = sorted({str(entry) for entry in entries if entries.count(entry) > 1})
     if doubled:
@@ -212,136 +301,3 @@ def _colours(count: int) -> list[Colour]:
             colours.append(colour)
         step += 1
     return colours
-
-
-TABLE_SUFFIXES = frozenset({".txt", ".csv", ".json", ".yaml", ".yml"})
-_IGNORE_ROW = "ignore"
-
-
-def read_table(path: Path, ignore_index: int | None = None) -> ClassTable:
-    """Read a class table; ``ClassTable.parse`` says which forms are understood.
-
-    Raises
-    ------
-    DataError
-        If the file can't be read, or what it holds is no class table.
-    """
-    require_file(path)
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-        rows, own_ignore = _rows(path, content)
-        return _table(rows, own_ignore, ignore_index)
-    except DataError as error:
-        raise DataError(f"the class table {shown(path)} can't be used: {error}") from error
-    except (OSError, ValueError, csv.Error, yaml.YAMLError) as error:
-        raise DataError(
-            f"the class table {shown(path)} can't be read; save it as UTF-8 text in the form that "
-            f"its suffix {path.suffix} promises"
-        ) from error
-
-
-def _rows(path: Path, content: str) -> tuple[list[dict[str, Any]], int | None]:
-    suffix = path.suffix.lower()
-    if suffix == ".txt":
-        lines = (line.strip() for line in content.splitlines())
-        return [{"name": line} for line in lines if line and not line.startswith("#")], None
-    if suffix == ".csv":
-        return _csv_rows(content), None
-    return _records(json.loads(content) if suffix == ".json" else yaml.safe_load(content))
-
-
-def _csv_rows(content: str) -> list[dict[str, Any]]:
-    header = content.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter)
-    rows = [
-        {(key or "").strip().lower(): (value or "").strip() for key, value in row.items() if key}
-        for row in reader
-    ]
-    if rows and "name" not in rows[0]:
-        raise DataError("it has no column 'name'; begin it with the line name,value,colour")
-    return rows
-
-
-def _records(content: Any) -> tuple[list[dict[str, Any]], int | None]:
-    ignore_index = None
-    if isinstance(content, Mapping) and isinstance(content.get("classes"), Sequence | Mapping):
-        given = content.get("ignore_index")
-        ignore_index = None if given is None else _integer(given, "ignore_index")
-        content = content["classes"]
-    if isinstance(content, Mapping):
-        return [{"name": name, "value": value} for name, value in content.items()], ignore_index
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        return [
-            {str(key).lower(): value for key, value in row.items()}
-            if isinstance(row, Mapping)
-            else {"name": row}
-            for row in content
-        ], ignore_index
-    raise DataError("it is neither a list of classes nor a mapping of names to values")
-
-
-def _table(
-    rows: list[dict[str, Any]], own_ignore: int | None, ignore_index: int | None
-) -> ClassTable:
-    names: list[str] = []
-    values: list[int | None] = []
-    colours: list[Colour | None] = []
-    ignore_colour: Colour | None = None
-    for row in rows:
-        name = str(row.get("name") if row.get("name") is not None else "").strip()
-        value = None if _blank(row.get("value")) else _integer(row["value"], f"value of '{name}'")
-        colour = _colour(row, name)
-        if name.lower() == _IGNORE_ROW:
-            own_ignore, ignore_colour = value if value is not None else own_ignore, colour
-            continue
-        names.append(name)
-        values.append(value)
-        colours.append(colour)
-    if own_ignore is not None and ignore_index is not None and own_ignore != ignore_index:
-        raise DataError(
-            f"it ignores the value {own_ignore}, but {ignore_index} was asked for; give one of them"
-        )
-    return ClassTable(
-        tuple(names),
-        tuple(_all_or_none(values, "value")),
-        tuple(_all_or_none(colours, "colour")) or None,
-        own_ignore if ignore_index is None else ignore_index,
-        ignore_colour,
-    )
-
-
-def _all_or_none(entries: list[Any], what: str) -> list[Any]:
-    given = [entry for entry in entries if entry is not None]
-    if given and len(given) < len(entries):
-        raise DataError(f"only some classes have a {what}; give every class one, or none")
-    return given
-
-
-def _blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _integer(value: Any, what: str) -> int:
-    try:
-        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-            raise ValueError
-        return int(value)
-    except (TypeError, ValueError):
-        raise DataError(f"the {what} is {value!r}; give a whole number") from None
-
-
-def _colour(row: Mapping[str, Any], name: str) -> Colour | None:
-    given = next((row[key] for key in ("colour", "color", "rgb") if not _blank(row.get(key))), None)
-    if given is None and not any(_blank(row.get(key)) for key in "rgb"):
-        given = [row[key] for key in "rgb"]
-    if given is None:
-        return None
-    if isinstance(given, str) and re.fullmatch(r"#?[0-9a-fA-F]{6}", given.strip()):
-        number = int(given.strip().lstrip("#"), 16)
-        return (number >> 16, number >> 8 & 255, number & 255)
-    parts = re.findall(r"-?\d+", given) if isinstance(given, str) else given
-    if not isinstance(parts, Sequence) or len(parts) != 3:
-        raise DataError(f"the colour of '{name}' is {given!r}; write #rrggbb or three numbers")
-    red, green, blue = (_integer(part, f"colour of '{name}'") for part in parts)
-    return (red, green, blue)

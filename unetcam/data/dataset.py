@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from unetcam.data.class_table import ClassTable
 from unetcam.data.files import shown
 from unetcam.data.formats import read_picture
 from unetcam.data.masks import read_mask
+from unetcam.data.normalisation import Fitted, Step, fitted
+from unetcam.data.options import DataOptions
 from unetcam.data.pictures import Pixels
 from unetcam.data.preprocessing import Prepared, Preprocessing
 from unetcam.data.samples import IGNORE, Sample, Skipped
@@ -62,6 +66,8 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         How masks write the classes.
     preprocessing : Preprocessing
         How the network takes an image.
+    options : DataOptions, optional
+        What a person says about how files are read and shown.
 
     Examples
     --------
@@ -73,11 +79,16 @@ class SegmentationDataset(Dataset[Item | Skipped]):
     """
 
     def __init__(
-        self, samples: Sequence[Sample], classes: ClassTable, preprocessing: Preprocessing
+        self,
+        samples: Sequence[Sample],
+        classes: ClassTable,
+        preprocessing: Preprocessing,
+        options: DataOptions | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.classes = classes
         self.preprocessing = preprocessing
+        self.options = options or DataOptions()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -103,7 +114,7 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         try:
             return self._item(sample)
         except UnetcamError as error:
-            return Skipped(sample.id, sample.file, str(error))
+            return Skipped(sample.id, sample.file, str(error), error.options)
         except MemoryError:
             reason = f"'{sample.id}' does not fit into memory; cut it into tiles"
             return Skipped(sample.id, sample.file, reason)
@@ -111,7 +122,12 @@ class SegmentationDataset(Dataset[Item | Skipped]):
     def _item(self, sample: Sample) -> Item:
         if sample.image is None:
             raise DataError(f"'{sample.id}' lies in no file; read it from its own source")
-        picture = read_picture(sample.image, plane=sample.plane, orientation=sample.orientation)
+        picture = read_picture(
+            sample.image,
+            plane=sample.plane,
+            orientation=sample.orientation,
+            max_pixels=self.options.limit,
+        )
         try:
             pixels = to_channels(picture.pixels, self.preprocessing.channels, alpha=picture.alpha)
         except DataError as error:
@@ -119,14 +135,48 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         require_finite(shown(sample.image), pixels)
         if sample.mask is None:
             truth = np.full(picture.size, IGNORE, dtype=np.int64)
-            prepared = self.preprocessing(pixels)
+            prepared = self._prepared(sample, pixels, None)
         else:
-            truth = read_mask(sample, self.classes, image=picture)
-            prepared = self.preprocessing(pixels, truth)
-        display = for_display(picture.pixels, alpha=picture.alpha)
+            truth = read_mask(sample, self.classes, image=picture, options=self.options)
+            prepared = self._prepared(sample, pixels, truth)
+        display = for_display(
+            picture.pixels,
+            alpha=picture.alpha,
+            bands=self.options.bands,
+            stretch=self.options.stretch,
+        )
         whole = sample.orientation is not None
-        spacing = open_volume(sample.image).spacing if whole else None
+        spacing = open_volume(sample.image, self.options.limit).spacing if whole else None
         return Item(sample, prepared, display, truth, spacing)
+
+    def _prepared(
+        self, sample: Sample, pixels: Pixels, truth: NDArray[np.int64] | None
+    ) -> Prepared:
+        steps = self.preprocessing.steps
+        normalisation = None
+        if steps and sample.plane is not None and sample.image is not None:
+            channels, limit = self.preprocessing.channels, self.options.limit
+            if not any(step.slice for step in steps):
+                normalisation = _volume_statistics(sample.image, steps, channels, limit)
+            else:
+                volume = to_channels(_whole(sample.image, limit), channels)
+                normalisation = fitted(pixels, steps, volume)
+        try:
+            return self.preprocessing(pixels, truth, normalisation)
+        except DataError as error:
+            raise DataError(f"'{sample.id}': {error}", option=error.options) from error
+
+
+def _whole(path: Path, max_pixels: int) -> Pixels:
+    return open_volume(path, max_pixels).whole()
+
+
+@lru_cache(maxsize=16)
+def _volume_statistics(
+    path: Path, steps: tuple[Step, ...], channels: int, max_pixels: int
+) -> Fitted:
+    volume = to_channels(_whole(path, max_pixels), channels)
+    return fitted(volume, steps)
 
 
 def require_finite(name: str, pixels: Pixels) -> None:

@@ -7,19 +7,22 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from unetcam.data.arrays import read_array
+import numpy as np
+
+from unetcam.data.arrays import array_type, read_array
 from unetcam.data.channels import to_channels
 from unetcam.data.files import key_of, mistaken_for, readable, require_file, shown, split_suffix
-from unetcam.data.images import read_with_pillow
+from unetcam.data.images import pillow_type, read_with_pillow
 from unetcam.data.pictures import MAX_PIXELS, Picture, Pixels, Reading
 from unetcam.data.samples import Skipped
-from unetcam.data.tiff import read_tiff
+from unetcam.data.tiff import read_tiff, tiff_type
 from unetcam.data.whole_volumes import read_volume
 from unetcam.errors import DataError, UnetcamError
 
 Reader = Callable[[Path, Reading], Picture]
+TypeReader = Callable[[Path, Reading], "np.dtype[Any]"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Format:
     read : callable
         From a path and a `Reading` to a `Picture`. It raises what it likes for a damaged file:
         `read_picture` makes it an error that names the file.
+    value_type : callable, optional
+        From a path and a `Reading` to the type of its values, read from the header alone; without
+        it the whole file is decoded for that.
     volume : bool
         Whether it always holds a volume with directions, of which a slice is read.
     lossy : bool
@@ -44,6 +50,7 @@ class Format:
     name: str
     suffixes: tuple[str, ...]
     read: Reader
+    value_type: TypeReader | None = None
     volume: bool = False
     lossy: bool = False
 
@@ -70,15 +77,17 @@ def register(one: Format) -> Format:
     return one
 
 
-register(Format("PNG", (".png",), read_with_pillow))
-register(Format("JPEG", (".jpg", ".jpeg", ".jfif", ".jpe"), read_with_pillow, lossy=True))
-register(Format("TIFF", (".tif", ".tiff"), read_tiff))
-register(Format("WebP", (".webp",), read_with_pillow, lossy=True))
-register(Format("BMP", (".bmp", ".dib"), read_with_pillow))
-register(Format("GIF", (".gif",), read_with_pillow))
-register(Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), read_with_pillow))
-register(Format("NPY", (".npy",), read_array))
-register(Format("NPZ", (".npz",), read_array))
+register(Format("PNG", (".png",), read_with_pillow, pillow_type))
+register(
+    Format("JPEG", (".jpg", ".jpeg", ".jfif", ".jpe"), read_with_pillow, pillow_type, lossy=True)
+)
+register(Format("TIFF", (".tif", ".tiff"), read_tiff, tiff_type))
+register(Format("WebP", (".webp",), read_with_pillow, pillow_type, lossy=True))
+register(Format("BMP", (".bmp", ".dib"), read_with_pillow, pillow_type))
+register(Format("GIF", (".gif",), read_with_pillow, pillow_type))
+register(Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), read_with_pillow, pillow_type))
+register(Format("NPY", (".npy",), read_array, array_type))
+register(Format("NPZ", (".npz",), read_array, array_type))
 register(Format("NIfTI", (".nii", ".nii.gz"), read_volume, volume=True))
 register(Format("NRRD", (".nrrd",), read_volume, volume=True))
 
@@ -159,6 +168,25 @@ def read_picture(
     require_file(path)
     with decoding(path, known.name):
         return known.read(path, Reading(indices, plane, orientation, max_pixels))
+
+
+def value_type(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.dtype[Any]:
+    """The type that a file's values have once they are read, mostly told by its header alone.
+
+    Raises
+    ------
+    DataError
+        As for `read_picture`.
+    """
+    known = format_of(path)
+    if known is None or known.value_type is None:
+        return read_picture(path, max_pixels=max_pixels).pixels.dtype
+    require_file(path)
+    with decoding(path, known.name):
+        dtype = known.value_type(path, Reading(max_pixels=max_pixels))
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    return np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -77,6 +77,19 @@ def read_with_pillow(path: Path, how: Reading) -> Picture:
                 pixels = _portable_samples(path, pixels)
         values = plain_values(bands_last_of_image(pixels), indices=how.indices)
         return Picture(upright(values, orientation), alpha, orientation, palette)
+
+
+def pillow_type(path: Path, how: Reading) -> np.dtype[Any]:
+    """The type of an image's values, told by its header; nothing is decoded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path, formats=_DECODERS) as image:
+            mode = image.mode
+    if _png_header(path)[0] == 16 or mode.startswith("I;16"):
+        return np.dtype(np.uint16)
+    if mode == "I":  # older Pillow opens grey of 16 bits as 32
+        return read_with_pillow(path, how).pixels.dtype
+    return np.dtype(np.float32 if mode == "F" else np.uint8)
 
 
 def _itemsize(image: Image.Image) -> int:

@@ -20,7 +20,7 @@ from unetcam.data.class_table import ClassTable
 from unetcam.data.dataset import Item, require_finite
 from unetcam.data.files import key_of, readable
 from unetcam.data.frames import Frame
-from unetcam.data.masks import indices_of
+from unetcam.data.mask_values import indices_of
 from unetcam.data.preprocessing import Prepared, Preprocessing
 from unetcam.data.samples import IGNORE, Sample, Skipped
 from unetcam.errors import DataError, UnetcamError, reason
@@ -125,6 +125,14 @@ class MemorySource:
         twin = object.__new__(MemorySource)
         twin.__dict__.update(self.__dict__)
         twin.samples = [replace(one, orientation=axes) for one in self.samples]
+        return twin
+
+    def subset(self, positions: Sequence[int]) -> MemorySource:
+        """The same with the samples at some positions alone."""
+        twin = object.__new__(MemorySource)
+        twin.__dict__.update(self.__dict__)
+        twin.samples = [self.samples[n] for n in positions]
+        twin._positions = [self._positions[n] for n in positions]
         return twin
 
 
@@ -287,7 +295,7 @@ class _MemoryDataset(Dataset[Item | Skipped]):
             image, mask, _ = self._entries[position]
             return self._item(sample, image, mask)
         except UnetcamError as error:
-            return Skipped(sample.id, sample.file, str(error))
+            return Skipped(sample.id, sample.file, str(error), error.options)
 
     def _item(self, sample: Sample, given: Any, mask: Any) -> Item:
         image = self._image(given)
@@ -363,7 +371,7 @@ def _truth(
 
 
 def _is_value(number: int, classes: ClassTable | None) -> bool:
-    return classes is not None and number in classes.values
+    return classes is not None and any(number == value for value, _ in classes.value_codes())
 
 
 def _spacing(image: Any) -> tuple[float, float, float] | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from unetcam.data.class_table import ClassTable
-from unetcam.data.files import key_of, readable, require_file, shown
+from unetcam.data.files import key_of, readable, shown
 from unetcam.data.formats import format_names, format_of, walk
-from unetcam.data.mask_index import MaskIndex, bare_name
+from unetcam.data.manifest import read_manifest
+from unetcam.data.mask_index import MaskIndex, Unpaired, bare_name
+from unetcam.data.name_patterns import NamePattern
 from unetcam.data.samples import IGNORE, Sample, Skipped
 from unetcam.data.volume_samples import expand_volumes
 from unetcam.errors import DataError
@@ -28,6 +26,8 @@ def find_samples(
     *,
     manifest: Path | None = None,
     classes: ClassTable | None = None,
+    mask_suffix: str | None = None,
+    pair: str | None = None,
 ) -> Found:
     """Find images and the masks that belong to them; nothing is decoded yet.
 
@@ -40,14 +40,22 @@ def find_samples(
         A mask file (for a single image) or a folder. An image ``a/b.png`` pairs with the mask
         file of any format at ``a/b``, or ``a/b`` with one of the endings ``_mask``, ``_masks``,
         ``_label``, ``_labels``, ``_seg`` and ``_gt``; failing that, with the only mask of that
-        name in any subfolder. With `classes`, one file per class is found at ``<class>/a/b``,
-        ``a/b_<class>``, ``a/b-<class>`` and ``a/b/<class>``.
+        name in any subfolder; failing that, with the only mask whose name is the same without
+        the words that say what a file is (``x_0000`` and ``x``, ``x_leftImg8bit`` and
+        ``x_gtFine_labelIds``, ``img_7`` and ``mask_7``, ``x`` and ``x.jpg.png``). With
+        `classes`, one file per class is found at ``<class>/a/b``, ``a/b_<class>``,
+        ``a/b-<class>`` and ``a/b/<class>``.
     manifest : Path, optional
         Instead of the two: a CSV or JSON file with the columns ``image`` and ``mask`` (and an
         ``id``, if wanted), its paths relative to the manifest. In JSON, ``mask`` may map class
         names to files.
     classes : ClassTable, optional
         The classes, for the layouts of one file per class.
+    mask_suffix : str, optional
+        What a mask's name has behind its image's, as in ``"_seg"``; nothing else is tried then.
+    pair : str, optional
+        How a mask is called, as in ``"{stem}_gtFine_labelIds"``; or image and mask, as in
+        ``"{stem}_leftImg8bit:{stem}_gtFine_labelIds"``; nothing else is tried then.
 
     Returns
     -------
@@ -75,12 +83,14 @@ def find_samples(
     >>> [sample.id for sample in samples], [entry.id for entry in skipped]
     (['a'], ['b'])
     """
+    pattern = NamePattern.of(mask_suffix, pair)
     if manifest is not None:
         if images is not None or masks is not None:
             raise DataError("a manifest names the images and masks itself; give it alone")
         samples, skipped = read_manifest(Path(manifest), classes)
     elif images is not None:
-        samples, skipped = _find(Path(images), None if masks is None else Path(masks), classes)
+        masks = None if masks is None else Path(masks)
+        samples, skipped = _find(Path(images), masks, classes, pattern)
     else:
         raise DataError("no images were given; name a folder of images, or a manifest")
     samples, damaged = expand_volumes(_with_background(samples))
@@ -100,12 +110,14 @@ def _with_background(samples: list[Sample]) -> list[Sample]:
     ]
 
 
-def _find(images: Path, masks: Path | None, classes: ClassTable | None) -> Found:
+def _find(
+    images: Path, masks: Path | None, classes: ClassTable | None, pattern: NamePattern | None
+) -> Found:
     for path in (images, masks):
-        if path is not None and not path.exists():
+        if path is not None and not _exists(path):
             raise DataError(f"there is no file or folder {shown(path)}; check the path")
     if not images.is_dir():
-        return _single(images, masks, classes)
+        return _single(images, masks, classes, pattern)
     apart = masks is not None and masks.is_dir() and masks.resolve() != images.resolve()
     without = {masks.resolve()} if masks is not None and apart else set()
     files, skipped = walk(images, without)
@@ -116,20 +128,31 @@ def _find(images: Path, masks: Path | None, classes: ClassTable | None) -> Found
         raise DataError(
             f"{shown(masks)} is a file and {shown(images)} a folder; give a folder of masks"
         )
-    index = MaskIndex(masks, classes, {images.resolve()} if apart else (), shared=not apart)
-    if not apart:
-        by_key = {key: paths for key, paths in by_key.items() if not index.is_mask_name(key)}
+    without = {images.resolve()} if apart else set()
+    index = MaskIndex(masks, classes, without, shared=not apart, pattern=pattern)
+    skipped += index.orphans
+    others = index.mask_keys | {one.id for one in index.orphans}
+    by_key = {k: paths for k, paths in by_key.items() if not {k, readable(k)} & others}
     samples, unpaired = _paired(by_key, index)
     return samples, [*skipped, *unpaired]
 
 
-def _single(image: Path, masks: Path | None, classes: ClassTable | None) -> Found:
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no file can be called so
+        return False
+
+
+def _single(
+    image: Path, masks: Path | None, classes: ClassTable | None, pattern: NamePattern | None
+) -> Found:
     if format_of(image) is None:
         raise DataError(f"{shown(image)} is of a kind that isn't read; give {format_names()}")
     key = key_of(Path(image.name))
     if masks is None or not masks.is_dir():
         return [Sample(readable(key), image, masks)], []
-    return _paired({key: [image]}, MaskIndex(masks, classes))
+    return _paired({key: [image]}, MaskIndex(masks, classes, pattern=pattern))
 
 
 def _by_key(files: list[Path], root: Path) -> dict[str, list[Path]]:
@@ -151,6 +174,7 @@ def _unique(by_key: dict[str, list[Path]], root: Path) -> list[tuple[str, Path]]
 def _paired(by_key: dict[str, list[Path]], index: MaskIndex) -> Found:
     samples: list[Sample] = []
     skipped: list[Skipped] = []
+    guessed: dict[Path, list[Sample]] = defaultdict(list)
     namesakes = Counter(map(bare_name, by_key))
     for key, paths in by_key.items():
         name = readable(key)
@@ -161,148 +185,33 @@ def _paired(by_key: dict[str, list[Path]], index: MaskIndex) -> Found:
                 Skipped(readable(f"{key}{path.suffix}"), readable(path), reason) for path in paths
             ]
             continue
-        found = index.find(key, by_key.keys(), only=namesakes[bare_name(key)] == 1)
-        if isinstance(found, str):
-            reason = f"the image {shown(paths[0])} {found}"
-            skipped.append(Skipped(name, readable(paths[0]), reason))
+        result = index.find(key, by_key.keys(), only=namesakes[bare_name(key)] == 1)
+        if isinstance(result, Unpaired):
+            reason = f"the image {shown(paths[0])} {result.reason}"
+            skipped.append(Skipped(name, readable(paths[0]), reason, result.options))
+            continue
+        sample = Sample(name, paths[0], result.mask, mask_classes=result.classes)
+        if result.guessed:
+            guessed[result.files[0]].append(sample)
         else:
-            samples.append(Sample(name, paths[0], found.mask, mask_classes=found.classes))
-    return samples, skipped
+            samples.append(sample)
+    return _one_each(samples, skipped, guessed)
 
 
-_Row = Mapping[str, Any]
-
-
-def read_manifest(path: Path, classes: ClassTable | None) -> tuple[list[Sample], list[Skipped]]:
-    """Read a manifest; ``find_samples`` says what it holds.
-
-    An image's id is its path as the manifest writes it, without the suffix and without leading
-    dots, unless the manifest has a column ``id``.
-
-    Raises
-    ------
-    DataError
-        If the manifest can't be read, or has no column ``image``.
-    """
-    require_file(path)
-    rows = _rows(path)
-    if not all("image" in row for row in rows):
-        raise DataError(
-            f"the manifest {shown(path)} has no column 'image'; give the columns image and mask"
-        )
-    with_masks = any("mask" in row for row in rows)
-    samples: list[Sample] = []
-    skipped: list[Skipped] = []
-    ids = _ids(rows)
-    often = Counter(ids)
-    for number, (row, name) in enumerate(zip(rows, ids, strict=True), start=1):
-        found: Sample | str
-        if often[name] > 1 and name:
-            found = (
-                f"'{name}' stands {often[name]} times in the manifest {shown(path)}; leave one "
-                "entry, or give each an id of its own"
+def _one_each(
+    samples: list[Sample], skipped: list[Skipped], guessed: Mapping[Path, list[Sample]]
+) -> Found:
+    """Take a mask that was told by common words only where it is one image's alone."""
+    taken = {path for sample in samples for path in sample.mask_files}
+    for mask, claimants in guessed.items():
+        if len(claimants) == 1 and mask not in taken:
+            samples.append(claimants[0])
+            continue
+        for sample in claimants:
+            reason = (
+                f"the image '{sample.id}' and {max(len(claimants) - 1, 1)} more would share the "
+                f"mask {shown(mask)}; stack the channels of one image into one file, or say which "
+                "belong together with manifest="
             )
-        else:
-            found = _sample(row, name, path.parent, classes, with_masks)
-        if isinstance(found, Sample):
-            samples.append(found)
-        else:
-            identity = name if name and often[name] == 1 else f"{name} (entry {number})".strip()
-            skipped.append(Skipped(identity, _text(row.get("image")), found))
+            skipped.append(Skipped(sample.id, sample.file, reason, ("manifest",)))
     return samples, skipped
-
-
-def _rows(path: Path) -> list[_Row]:
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".json"):
-        raise DataError(f"the manifest {shown(path)} is neither .csv nor .json; save it as one")
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-        rows = _csv_rows(content) if suffix == ".csv" else json.loads(content)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"the manifest {shown(path)} can't be read; save it as {suffix[1:].upper()} in UTF-8"
-        ) from error
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-        raise DataError(
-            f"the manifest {shown(path)} is no list of entries; write "
-            '[{"image": "a.png", "mask": "b.png"}, ...]'
-        )
-    if not rows:
-        raise DataError(f"the manifest {shown(path)} lists no image; add one line per image")
-    return [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
-
-
-def _csv_rows(content: str) -> list[dict[str, str]]:
-    header = content.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter)
-    return [{key: value or "" for key, value in row.items() if key} for row in reader]
-
-
-def _text(value: Any) -> str:
-    return readable(value.strip()) if isinstance(value, str) else ""
-
-
-def _ids(rows: list[_Row]) -> list[str]:
-    given = [_text(row.get("id")) for row in rows]
-    paths = [_text(row.get("image")) for row in rows]
-    keys = [_without_dots(key_of(Path(path))) if path else "" for path in paths]
-    often = Counter(keys)
-    return [
-        name or (key if often[key] == 1 else _without_dots(path))
-        for name, key, path in zip(given, keys, paths, strict=True)
-    ]
-
-
-def _without_dots(path: str) -> str:
-    """A path's parts without a root and without steps upwards.
-
-    Examples
-    --------
-    >>> _without_dots("../images/./a"), _without_dots("/data/a")
-    ('images/a', 'data/a')
-    """
-    return "/".join(part for part in Path(path).parts if part not in (Path(path).anchor, "..", "."))
-
-
-def _sample(
-    row: _Row, name: str, folder: Path, classes: ClassTable | None, with_masks: bool
-) -> Sample | str:
-    """An entry's sample, or what is wrong with it."""
-    image = _path(row.get("image"), folder)
-    if image is None:
-        return "an entry of the manifest has no image; give the path of a file"
-    if not with_masks:
-        return Sample(name, image)
-    mask = row.get("mask")
-    if isinstance(mask, Mapping):
-        return _with_class_files(Sample(name, image), mask, folder, classes)
-    path = _path(mask, folder)
-    if path is None:
-        return f"the entry of {shown(image)} has no mask; fill in its column 'mask'"
-    return Sample(name, image, path)
-
-
-def _with_class_files(
-    sample: Sample, mask: _Row, folder: Path, classes: ClassTable | None
-) -> Sample | str:
-    if classes is None:
-        return f"the entry '{sample.id}' has a mask per class; give a class table too"
-    files: dict[int, Path] = {}
-    for key, value in mask.items():
-        path = _path(value, folder)
-        if key not in classes.names or path is None:
-            return (
-                f"the entry '{sample.id}' has a mask for '{readable(str(key))}' that is "
-                f"no path or no class; the classes are {', '.join(classes.names)}"
-            )
-        files[classes.index(key)] = path
-    if not files:
-        return f"the entry '{sample.id}' has no mask; name a file for one class at least"
-    order = tuple(sorted(files))
-    return replace(sample, mask=tuple(files[n] for n in order), mask_classes=order)
-
-
-def _path(value: Any, folder: Path) -> Path | None:
-    return folder / value.strip() if isinstance(value, str) and value.strip() else None

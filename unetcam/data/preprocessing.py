@@ -1,12 +1,10 @@
-"""Preprocessing: an albumentations pipeline that a run can write down and read back."""
+"""Preprocessing: how the network takes an image, written down by a run and read back."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -17,55 +15,34 @@ from torch import Tensor
 
 from unetcam.data.channels import to_channels
 from unetcam.data.frames import Frame, Size
+from unetcam.data.normalisation import PRESETS, Fitted, Step, fitted, parse_normalisation
 from unetcam.data.pictures import Pixels
-from unetcam.data.samples import IGNORE
 from unetcam.errors import DataError
-
-# albumentations looks for a newer version over the network as it is imported
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
-import albumentations as A
-import cv2
-from albumentations.augmentations.geometric import functional as geometric
 
 Mode = Literal["pad", "resize"]
 _SCHEMA: Final = 1
+_IMPLIED: Final = {"dims": 2, "normalise": None, "by_type": False}
 
 
-class ResizeToMultiple(A.DualTransform):  # type: ignore[misc]
-    """Resize height and width each up to the next multiple of a stride.
+def full_scale(dtype: np.dtype[Any]) -> float:
+    """What values of a type are divided by, unless a person says otherwise.
 
-    Parameters
-    ----------
-    stride : int
-        The multiple; at least 1.
+    Examples
+    --------
+    >>> [full_scale(np.dtype(name)) for name in ("uint8", "uint16", "int16", "float32")]
+    [255.0, 65535.0, 1.0, 1.0]
     """
-
-    _targets = A.Resize._targets
-
-    class InitSchema(A.BasicTransform.InitSchema):  # type: ignore[misc]
-        """What the pipeline checks when it is built."""
-
-        stride: int
-
-    def __init__(self, stride: int, p: float = 1.0) -> None:
-        super().__init__(p=p)
-        self.stride = stride
-
-    def apply(self, img: Pixels, **params: Any) -> Pixels:
-        """Resize an image, bilinearly."""
-        return self._resized(img, cv2.INTER_LINEAR)
-
-    def apply_to_mask(self, mask: Pixels, **params: Any) -> Pixels:
-        """Resize a mask, by the nearest pixel centre."""
-        return self._resized(mask, cv2.INTER_NEAREST_EXACT)
-
-    def _resized(self, pixels: Pixels, interpolation: int) -> Pixels:
-        size = (_up(pixels.shape[0], self.stride), _up(pixels.shape[1], self.stride))
-        return np.asarray(geometric.resize(pixels, size, interpolation))
+    return float(np.iinfo(dtype).max) if dtype in (np.uint8, np.uint16) else 1.0
 
 
-def _up(length: int, stride: int) -> int:
+def rounded_up(length: int, stride: int) -> int:
+    """The next multiple of a stride.
+
+    Examples
+    --------
+    >>> rounded_up(33, 16)
+    48
+    """
     return -(-length // stride) * stride
 
 
@@ -112,6 +89,16 @@ class Preprocessing:
         and 16 bits (255, 65535), and 1 for any other type.
     dims : {2, 3}
         2 for images and 3 for volumes, which are padded and never resized.
+    normalise : str or None
+        Steps by which values are normalised before anything else, as in ``"zscore"`` or
+        ``"clip:-160:240,zscore"``, see
+        :func:`~unetcam.data.normalisation.parse_normalisation`; they take the values as the file
+        has them, and `max_value` has to be None. Or the name of the weights that the network
+        began with, ``"imagenet"``, ``"inception"`` or ``"clip"``, which stands for their `mean`
+        and `std`.
+    by_type : bool
+        Whether `max_value` was decided by the type of a data set's images; an image of a type
+        with another scale is refused.
 
     Raises
     ------
@@ -136,6 +123,8 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     max_value: float | None = None
     dims: int = 2
+    normalise: str | None = None
+    by_type: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("pad", "resize"):
@@ -151,6 +140,7 @@ class Preprocessing:
                 raise DataError(f"the size {self.size} is no (height, width); give two numbers")
             height, width = (_whole(side, "size") for side in self.size)
             object.__setattr__(self, "size", (height, width))
+        self._settle_normalisation()
         for name in ("mean", "std"):
             object.__setattr__(self, name, self._per_channel(name))
         if not all(value > 0 for value in self.std):
@@ -160,6 +150,45 @@ class Preprocessing:
             if not (math.isfinite(value) and value > 0):
                 raise DataError(f"the largest value is {value}; give a positive number")
             object.__setattr__(self, "max_value", value)
+
+    def _settle_normalisation(self) -> None:
+        if self.normalise is None:
+            return
+        preset = PRESETS.get(self.normalise)
+        if preset is None:
+            parse_normalisation(self.normalise)
+            if self.max_value is not None:
+                raise DataError(
+                    f"normalise='{self.normalise}' takes the values as they are, and max_value= "
+                    "was given; leave out one of the two",
+                    option=("normalise", "max_value"),
+                )
+            return
+        plain = all(value == 0 for value in self.mean) and all(value == 1 for value in self.std)
+        if not plain and (tuple(self.mean), tuple(self.std)) != preset:
+            raise DataError(
+                f"normalise='{self.normalise}' stands for its own mean and standard deviation; "
+                "leave out mean= and std=",
+                option=("normalise", "mean", "std"),
+            )
+        if self.channels != len(preset[0]):
+            raise DataError(
+                f"normalise='{self.normalise}' is for 3 channels and the network takes "
+                f"{self.channels}; give its own mean= and std=",
+                option=("normalise", "mean", "std"),
+            )
+        for name, values in zip(("mean", "std"), preset, strict=True):
+            object.__setattr__(self, name, values)
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether values are normalised as the file has them, whatever their type."""
+        return self.normalise is not None and self.normalise not in PRESETS
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of the normalisation; none for a preset."""
+        return parse_normalisation(self.normalise) if self.keeps_values and self.normalise else ()
 
     def _per_channel(self, name: str) -> tuple[float, ...]:
         values = tuple(float(value) for value in getattr(self, name))
@@ -188,7 +217,7 @@ class Preprocessing:
         Frame(original=(20, 30), resized=(20, 30), offset=(6, 1), padded=(32, 32))
         """
         size = self.size or original
-        padded = tuple(_up(side, self.stride) for side in size)
+        padded = tuple(rounded_up(side, self.stride) for side in size)
         if self.mode == "resize":
             return Frame(original, padded, (0, 0), padded)
         resized = original
@@ -198,7 +227,12 @@ class Preprocessing:
         offset = tuple((a - b) // 2 for a, b in zip(padded, resized, strict=True))
         return Frame(original, resized, offset, padded)
 
-    def __call__(self, image: Pixels, mask: NDArray[np.int64] | None = None) -> Prepared:
+    def __call__(
+        self,
+        image: Pixels,
+        mask: NDArray[np.int64] | None = None,
+        normalisation: Fitted | None = None,
+    ) -> Prepared:
         """Prepare an image or a volume, and its mask.
 
         Parameters
@@ -207,6 +241,9 @@ class Preprocessing:
             As `read_image` gives it.
         mask : ndarray, shape (H, W) or (D, H, W), optional
             Class indices, as `read_mask` gives them.
+        normalisation : Fitted, optional
+            The normalisation's steps with the statistics of the whole volume that a slice was
+            cut from; the image's own by default.
 
         Returns
         -------
@@ -225,13 +262,24 @@ class Preprocessing:
             raise DataError(f"it has {len(size)} spatial dimensions and the network {self.dims}")
         if mask is not None and mask.shape != size:
             raise DataError(f"the mask has the shape {mask.shape} and the image {size}")
-        if image.dtype not in (np.uint8, np.uint16):
+        if self.by_type and full_scale(image.dtype) != self.max_value:
+            raise DataError(
+                f"its values are of the type {image.dtype} and those of the data set's other "
+                f"images are divided by {self.max_value:g}; convert it, or name one divisor for "
+                "all with max_value=",
+                option="max_value",
+            )
+        if self.keeps_values:
+            image = (normalisation or fitted(image, self.steps))(image.astype(np.float32))
+        elif image.dtype not in (np.uint8, np.uint16):
             image = image.astype(np.float32)
         image_name, mask_name = ("image", "mask") if self.dims == 2 else ("volume", "mask3d")
         targets = {image_name: np.ascontiguousarray(image)}
         if mask is not None:
             targets[mask_name] = np.ascontiguousarray(mask, dtype=np.int32)  # what OpenCV resizes
-        done = _pipeline(self)(**targets)
+        from unetcam.data.pipeline import pipeline_of
+
+        done = pipeline_of(self)(**targets)
         frame = self.frame(size)
         tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(done[image_name], -1, 0)))
         labels = None if mask is None else torch.from_numpy(done[mask_name].astype(np.int64))
@@ -254,9 +302,11 @@ class Preprocessing:
         options = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if (name, value) != ("dims", 2)  # as it was written before there were volumes
+            if name not in _IMPLIED or value != _IMPLIED[name]  # as before there was more
         }
-        content = {"schema": _SCHEMA, "options": options, "pipeline": A.to_dict(_pipeline(self))}
+        from unetcam.data.pipeline import written_pipeline
+
+        content = {"schema": _SCHEMA, "options": options, "pipeline": written_pipeline(self)}
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
     @classmethod
@@ -297,7 +347,9 @@ class Preprocessing:
                 f"{_SCHEMA}; write it anew"
             )
         result = cls._from_options(content["options"])
-        if "pipeline" in content and not _is_same(content["pipeline"], _pipeline(result)):
+        from unetcam.data.pipeline import is_same_pipeline
+
+        if "pipeline" in content and not is_same_pipeline(content["pipeline"], result):
             raise DataError(
                 "the preprocessing's pipeline is not the one that its options give; change the "
                 "options and leave the pipeline out"
@@ -329,71 +381,3 @@ def _whole(value: Any, name: str) -> int:
     if isinstance(value, bool) or int(value) != value or value < 1:
         raise DataError(f"{name} is {value}; give a whole number of at least 1")
     return int(value)
-
-
-@lru_cache(maxsize=16)
-def _pipeline(options: Preprocessing) -> A.Compose:
-    """The pipeline; kept outside the options so that these stay small, hashable and picklable."""
-    resized = {"interpolation": cv2.INTER_LINEAR, "mask_interpolation": cv2.INTER_NEAREST_EXACT}
-    steps: list[Any] = []
-    rounded = tuple(_up(side, options.stride) for side in options.size or ())
-    if options.mode == "resize" and rounded:
-        steps.append(A.Resize(*rounded, **resized))
-    elif options.mode == "resize":
-        steps.append(ResizeToMultiple(options.stride))
-    elif options.size is not None:
-        steps.append(A.LongestMaxSize(max_size_hw=options.size, **resized))
-    if options.max_value is None:
-        steps.append(A.ToFloat(max_value=None, p=1.0))
-    largest = 1.0 if options.max_value is None else options.max_value
-    steps.append(A.Normalize(options.mean, options.std, max_pixel_value=largest))
-    if options.dims == 3:
-        divisors = (options.stride,) * 3
-        steps.append(
-            A.PadIfNeeded3D(
-                min_zyx=None,
-                pad_divisor_zyx=divisors,
-                position="center",
-                fill=0,
-                fill_mask=IGNORE,
-            )
-        )
-    elif options.mode == "pad":
-        least = (
-            {"min_height": rounded[0], "min_width": rounded[1]}
-            if rounded
-            else {
-                "min_height": None,
-                "min_width": None,
-                "pad_height_divisor": options.stride,
-                "pad_width_divisor": options.stride,
-            }
-        )
-        steps.append(
-            A.PadIfNeeded(
-                **least,
-                position="center",
-                border_mode=cv2.BORDER_CONSTANT,
-                fill=0,
-                fill_mask=IGNORE,
-            )
-        )
-    return A.Compose(steps)
-
-
-def _is_same(written: Any, pipeline: A.Compose) -> bool:
-    """Whether a written pipeline has these steps; another albumentations may name more defaults."""
-    try:
-        theirs = written["transform"]["transforms"]
-        ours = A.to_dict(pipeline)["transform"]["transforms"]
-        return len(theirs) == len(ours) and all(
-            all(_plain(step[name]) == _plain(other[name]) for name in step.keys() & other.keys())
-            and step["__class_fullname__"] == other["__class_fullname__"]
-            for step, other in zip(theirs, ours, strict=True)
-        )
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -83,11 +83,14 @@ class Skipped:
         The file's path as it was given.
     reason : str
         One sentence: what was wrong, and what to do.
+    options : tuple of str
+        The options that the reason speaks of, as an error has them.
     """
 
     id: str
     file: str
     reason: str
+    options: tuple[str, ...] = field(default=(), compare=False)
 
 
 def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
@@ -123,4 +126,7 @@ def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
     first = "; ".join(entry.reason for entry in skipped[:3])
     rest = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
     was = "was" if len(skipped) == 1 else "were"
-    raise DataError(f"no image is left to work on: {len(skipped)} {was} skipped ({first}{rest})")
+    raise DataError(
+        f"no image is left to work on: {len(skipped)} {was} skipped ({first}{rest})",
+        option=tuple(dict.fromkeys(name for entry in skipped[:3] for name in entry.options)),
+    )

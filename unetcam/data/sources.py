@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from unetcam.data.class_table import ClassTable
 from unetcam.data.dataset import Item, SegmentationDataset
 from unetcam.data.memory import MemorySource, is_pair_of_arrays
+from unetcam.data.options import DataOptions
 from unetcam.data.pairing import find_samples
 from unetcam.data.preprocessing import Preprocessing
 from unetcam.data.samples import Sample, Skipped
+from unetcam.data.survey import settle_scale, survey
 from unetcam.data.volume_samples import whole_volumes
 from unetcam.errors import DataError
 
@@ -58,6 +61,9 @@ class Source(Protocol):
     def volumes(self, orientation: str) -> Source:
         """The same for a network of volumes, whose axes run in an orientation."""
 
+    def subset(self, positions: Sequence[int]) -> Source:
+        """The same with the samples at some positions alone."""
+
 
 class FileSource:
     """Images and masks in files, as :func:`~unetcam.data.pairing.find_samples` found them.
@@ -68,6 +74,8 @@ class FileSource:
         What was found, and what could not be used.
     classes : ClassTable or None
         How masks write the classes; needed where there are masks.
+    options : DataOptions, optional
+        What a person says about how files are read and shown.
     """
 
     in_memory = False
@@ -77,14 +85,20 @@ class FileSource:
         samples: Sequence[Sample],
         skipped: Sequence[Skipped],
         classes: ClassTable | None,
+        options: DataOptions | None = None,
     ) -> None:
         self.samples = list(samples)
         self.skipped = list(skipped)
-        self.classes = classes
+        self.options = options or DataOptions()
         self.remarks: tuple[str, ...] = ()
+        self.classes = classes
+        if classes is not None:
+            self.classes, self.remarks = survey(self.samples, classes, self.options)
 
     def settled(self, preprocessing: Preprocessing) -> Preprocessing:
         """The preprocessing with everything decided that is the same for the whole data set."""
+        preprocessing, remarks = settle_scale(self.samples, preprocessing, self.options)
+        self.remarks = (*self.remarks, *(one for one in remarks if one not in self.remarks))
         return preprocessing
 
     def digest_entries(self) -> list[tuple[str, list[str]]]:
@@ -102,12 +116,21 @@ class FileSource:
         """What reads the samples, or those at some positions; it may be sent to processes."""
         chosen = range(len(self.samples)) if positions is None else positions
         table = self.classes or ClassTable(("background", "foreground"))
-        return SegmentationDataset([self.samples[n] for n in chosen], table, preprocessing)
+        samples = [self.samples[n] for n in chosen]
+        return SegmentationDataset(samples, table, preprocessing, self.options)
 
     def volumes(self, orientation: str) -> FileSource:
         """The volumes that slices come from, each once, to be read whole."""
         samples, others = whole_volumes(self.samples, orientation)
-        return FileSource(samples, [*self.skipped, *others], self.classes)
+        twin = FileSource(samples, [*self.skipped, *others], None, self.options)
+        twin.classes, twin.remarks = self.classes, self.remarks
+        return twin
+
+    def subset(self, positions: Sequence[int]) -> FileSource:
+        """The same with the samples at some positions alone."""
+        twin = copy(self)
+        twin.samples = [self.samples[n] for n in positions]
+        return twin
 
 
 def _digest(path: Path) -> str:
@@ -126,6 +149,9 @@ def open_source(
     *,
     classes: ClassTable | None = None,
     names: Sequence[str] | None = None,
+    mask_suffix: str | None = None,
+    pair: str | None = None,
+    **options: Any,
 ) -> Source:
     """Open a data set, whatever form it has; no image is decoded yet.
 
@@ -142,6 +168,10 @@ def open_source(
         The classes.
     names : sequence of str, optional
         A name for each image in memory; those that the data set tells, or numbers, by default.
+    mask_suffix, pair : str, optional
+        How masks are called, see :func:`~unetcam.data.pairing.find_samples`.
+    **options
+        The fields of :class:`~unetcam.data.options.DataOptions`, for data in files.
 
     Returns
     -------
@@ -160,15 +190,19 @@ def open_source(
     >>> [sample.id for sample in source.samples], source.in_memory
     (['00000', '00001'], True)
     """
-    if isinstance(data, (str, Path)):
-        path = Path(data)
-        if path.suffix.lower() in _MANIFESTS:
-            return FileSource(*find_samples(manifest=path, classes=classes), classes)
-        return FileSource(*find_samples(path, classes=classes), classes)
-    if _is_pair_of_paths(data):
-        images, masks = data
-        masks = None if masks is None else Path(masks)
-        return FileSource(*find_samples(Path(images), masks, classes=classes), classes)
+    if isinstance(data, (str, Path)) and Path(data).suffix.lower() in _MANIFESTS:
+        found = find_samples(manifest=Path(data), classes=classes)
+        return FileSource(*found, classes, DataOptions(**options))
+    if isinstance(data, (str, Path)) or _is_pair_of_paths(data):
+        images, masks = (data, None) if isinstance(data, (str, Path)) else data
+        found = find_samples(
+            Path(images),
+            None if masks is None else Path(masks),
+            classes=classes,
+            mask_suffix=mask_suffix,
+            pair=pair,
+        )
+        return FileSource(*found, classes, DataOptions(**options))
     if is_pair_of_arrays(data):
         images, masks = data
         if len(images) != len(masks):

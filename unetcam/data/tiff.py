@@ -80,6 +80,16 @@ def read_tiff(path: Path, how: Reading) -> Picture:
     return Picture(values, alpha, orientation, palette, photometric == _MINISWHITE)
 
 
+def tiff_type(path: Path, how: Reading) -> np.dtype[Any]:
+    """The type of a TIFF file's values, told by its header; nothing is decoded."""
+    with tifffile.TiffFile(path) as file:
+        page: Any = file.series[0].keyframe
+        if int(page.photometric) in (_PALETTE, _CMYK) or page.dtype is None:
+            return np.dtype(np.uint8)
+        dtype: np.dtype[Any] = np.dtype(page.dtype)
+        return dtype
+
+
 def _require_honest(page: Any, size: int) -> None:
     """Refuse a page whose parts lie beyond the file, or that is written for no decoder here."""
     if any(

@@ -41,7 +41,7 @@ def expand_volumes(samples: list[Sample]) -> tuple[list[Sample], list[Skipped]]:
         try:
             planes = _checked_planes(sample.image, sample.mask_files)
         except DataError as error:
-            skipped.append(Skipped(sample.id, sample.file, str(error)))
+            skipped.append(Skipped(sample.id, sample.file, str(error), error.options))
             continue
         width = max(3, len(str(planes - 1)))
         expanded += [

@@ -1,4 +1,4 @@
-"""From seeds at the logits to what a method needs of each layer's gradient."""
+"""From gradients at the logits to what a method needs of each layer's gradient."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unetcam.engine.channel_derivatives import weights_by_shifts
 from unetcam.engine.hooks import RootNeededError, Taps, is_root_needed
-from unetcam.engine.logits_conv import Head, UnitSeeds, statistics_by_span
+from unetcam.engine.logits_conv import Head, UnitGradients, statistics_by_span
 from unetcam.engine.memory import chunked, memory_bytes, require_room
 from unetcam.engine.request import Collected, Request
-from unetcam.engine.score_gradients import Seeds
+from unetcam.engine.score_gradients import ScoreGradients
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import (
@@ -51,12 +50,12 @@ class Arrivals:
     def __init__(self, method: Reduction) -> None:
         self._method = method
         self._factors: Tensor | None = None
-        self._found: dict[str, Tensor] = {}
+        self._arrived: dict[str, Tensor] = {}
 
     def begin(self, factors: Tensor | None) -> None:
         """A backward starts, whose gradients are to be multiplied with factors (B,)."""
         self._factors = factors
-        self._found.clear()
+        self._arrived.clear()
 
     def receive(self, name: str, activation: Tensor, gradient: Tensor) -> None:
         """Take the gradient that arrived at a layer, (B, K, *spatial)."""
@@ -64,14 +63,14 @@ class Arrivals:
             gradient = at_least_single(gradient)
             if self._factors is not None:
                 gradient = gradient * self._factors.view(-1, *[1] * (gradient.ndim - 1))
-            self._found[name] = self._method.reduce(at_least_single(activation), gradient)
+            self._arrived[name] = self._method.reduce(at_least_single(activation), gradient)
 
     def take(self, taps: Taps, layers: Sequence[str]) -> tuple[Tensor, ...]:
         """What arrived at the layers, in their order."""
         for name in layers:
-            if name not in self._found:
+            if name not in self._arrived:
                 raise taps.unreached(name)
-        return tuple(self._found.pop(name) for name in layers)
+        return tuple(self._arrived.pop(name) for name in layers)
 
 
 def statistics_by_backwards(
@@ -79,12 +78,12 @@ def statistics_by_backwards(
     taps: Taps,
     arrivals: Arrivals,
     activations: Mapping[str, Tensor],
-    seeds: Seeds | UnitSeeds,
+    scores: ScoreGradients | UnitGradients,
     head: Head,
     *,
     memory: int,
 ) -> dict[str, Tensor]:
-    """Go backward from every seed.
+    """Go backward from every score.
 
     Parameters
     ----------
@@ -96,7 +95,7 @@ def statistics_by_backwards(
         What the layers' hooks hand their gradients to.
     activations : Mapping of str to Tensor
         By layer.
-    seeds : Seeds
+    scores : ScoreGradients
     head : Head
         Is told the channels of the logits that a backward touches.
     memory : int
@@ -110,10 +109,12 @@ def statistics_by_backwards(
     names = tuple(activations)
     together = True
 
-    def back(seed: Tensor, factors: Tensor | None) -> tuple[Tensor, ...]:
+    def back(grad_output: Tensor, factors: Tensor | None) -> tuple[Tensor, ...]:
         arrivals.begin(factors)
         try:
-            torch.autograd.grad(logits, taps.ends, seed, retain_graph=True, allow_unused=True)
+            torch.autograd.grad(
+                logits, taps.ends, grad_output, retain_graph=True, allow_unused=True
+            )
         except RuntimeError as error:
             if _REENTRANT not in str(error):
                 raise
@@ -125,14 +126,14 @@ def statistics_by_backwards(
 
     def explained(targets: Sequence[int]) -> tuple[Tensor, ...]:
         nonlocal together
-        found = seeds.of(targets, outside_matters=not head.is_known)
-        head.restrict(found.channels)
+        begin = scores.of(targets, outside_matters=not head.is_known)
+        head.restrict(begin.channels)
         if len(targets) > 1 and together:
-            dims = (0, None if found.factors is None else 0)
+            dims = (0, None if begin.factors is None else 0)
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "There is a performance drop")
-                    batched: tuple[Tensor, ...] = torch.func.vmap(back, dims)(*found[:2])
+                    batched: tuple[Tensor, ...] = torch.func.vmap(back, dims)(*begin[:2])
             except (torch.OutOfMemoryError, UnetcamError):
                 raise
             except Exception:
@@ -143,23 +144,23 @@ def statistics_by_backwards(
                 return tuple(one.transpose(0, 1) for one in batched)
         none = [None] * len(targets)
         single = [
-            back(seed, factors)
-            for seed, factors in zip(
-                found.seeds, none if found.factors is None else found.factors, strict=True
+            back(values, factors)
+            for values, factors in zip(
+                begin.values, none if begin.factors is None else begin.factors, strict=True
             )
         ]
         return tuple(torch.stack(ones, dim=1) for ones in zip(*single, strict=True))
 
     parts = chunked(
         explained,
-        range(len(seeds)),
+        range(len(scores)),
         _bytes_of_a_backward(logits, activations),
         memory,
         most=_targets_at_once(logits),
     )
     return {
-        name: torch.cat(found, dim=1) if len(found) > 1 else found[0].contiguous()
-        for name, found in zip(names, zip(*parts, strict=True), strict=True)
+        name: torch.cat(chunks, dim=1) if len(chunks) > 1 else chunks[0].contiguous()
+        for name, chunks in zip(names, zip(*parts, strict=True), strict=True)
     }
 
 
@@ -179,8 +180,7 @@ def collect(request: Request, method: Reduction) -> Collected:
 
     Nothing before the first tapped layer builds a graph and no parameter collects a gradient. A
     layer's gradient is reduced as it arrives, so that no more than one is held at a time. Where
-    images are so small that a backward leaves the device idle, several targets share one; where
-    targets outnumber a layer's channels by far, forward-mode passes take the backwards' place.
+    images are so small that a backward leaves the device idle, several targets share one.
 
     Parameters
     ----------
@@ -226,8 +226,10 @@ def _collected(request: Request, method: Reduction, *, rooted: bool) -> Collecte
         activations = {name: taps.activations[name] for name in request.layers}
         mixed = torch.is_autocast_enabled(logits.device.type)
         with torch.autocast(logits.device.type, enabled=False):
-            seeds = Seeds(request, logits, halved=_is_halved(logits, *activations.values()))
-            require_room(request.memory_budget, activations.values(), len(seeds))
+            scores = ScoreGradients(
+                request, logits, halved=_is_halved(logits, *activations.values())
+            )
+            require_room(request.memory_budget, activations.values(), len(scores))
             statistics = _statistics(
                 request,
                 method,
@@ -236,7 +238,7 @@ def _collected(request: Request, method: Reduction, *, rooted: bool) -> Collecte
                 taps,
                 arrivals,
                 activations,
-                seeds,
+                scores,
                 shortened,
                 mixed=mixed,
             )
@@ -246,11 +248,11 @@ def _collected(request: Request, method: Reduction, *, rooted: bool) -> Collecte
                 maps = {
                     name: undefined_to_nan(
                         method.combine(at_least_single(activation), statistics[name]),
-                        seeds.defined,
+                        scores.defined,
                     )
                     for name, activation in activations.items()
                 }
-        return Collected(logits, maps, seeds.defined)
+        return Collected(logits, maps, scores.defined, scores.targets)
 
 
 def _statistics(
@@ -261,7 +263,7 @@ def _statistics(
     taps: Taps,
     arrivals: Arrivals,
     activations: Mapping[str, Tensor],
-    seeds: Seeds,
+    scores: ScoreGradients,
     shortened: Shortcuts,
     *,
     mixed: bool,
@@ -270,17 +272,16 @@ def _statistics(
     memory = memory_bytes(request.memory_budget, logits.device)
     head = shortened.head(logits)
 
-    def go_back(seeds: Seeds | UnitSeeds) -> dict[str, Tensor]:
+    def go_back(scores: ScoreGradients | UnitGradients) -> dict[str, Tensor]:
         return statistics_by_backwards(
-            logits, taps, arrivals, activations, seeds, head, memory=memory
+            logits, taps, arrivals, activations, scores, head, memory=memory
         )
 
-    found = None
     if request.shortcuts and method.needs_mean_only:
-        if not mixed:  # what runs again would run in another precision
-            found = weights_by_shifts(request, images, activations, seeds, memory=memory)
-        found = found or statistics_by_span(head, seeds, go_back)
-    return found or go_back(seeds)
+        by_span = statistics_by_span(head, scores, go_back)
+        if by_span is not None:
+            return by_span
+    return go_back(scores)
 
 
 def _is_halved(*tensors: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,9 @@ from torch.func import jvp, vmap
 
 from unetcam.engine.memory import chunked
 from unetcam.engine.perturb import Recording
-from unetcam.engine.request import Request
-from unetcam.engine.score_gradients import Seeds
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import at_least_single, copied, plain_images
 from unetcam.errors import LayerError, NumericalError
-
-#: How many targets a channel must be outnumbered by before pushing it forward is worth while.
-#: Measured on 2 cores, four networks and all their layers: the two ways are even at 5 to 18.
-_TARGETS_PER_CHANNEL = 20
 
 
 @dataclass(frozen=True)
@@ -125,71 +119,3 @@ def channel_derivatives(
             at_least_single(logits.detach()),
             at_least_single(derivative.contiguous()),
         )
-
-
-def weights_by_shifts(
-    request: Request,
-    images: Tensor,
-    activations: Mapping[str, Tensor],
-    seeds: Seeds,
-    *,
-    memory: int,
-) -> dict[str, Tensor] | None:
-    """The gradients' spatial means without a backward, where that is the shorter way; else None.
-
-    It is for many targets of one image at a layer behind which there is more than a head: the
-    sum of a gradient over a channel is the derivative with respect to a shift of that channel, and
-    once those are known a target costs one product.
-
-    Parameters
-    ----------
-    request : Request
-    images : Tensor
-        (B, C, *spatial), as the forward was given them.
-    activations : Mapping of str to Tensor
-        By layer, (B, K, *layer_spatial).
-    seeds : Seeds
-    memory : int
-        Bytes that the derivatives, and apart from them what makes them, may take.
-
-    Returns
-    -------
-    dict of str to Tensor, or None
-        By layer, (B, T, K).
-    """
-    whole = all(point.is_whole for point in request.layers.values())
-    if not whole or not _pays(activations, seeds, memory):
-        return None
-    try:
-        derivatives = {
-            name: channel_derivatives(
-                request.model, images, name, point.module, request.output, memory=memory
-            )
-            .derivative[0]
-            .flatten(1)
-            for name, point in request.layers.items()
-        }
-    except LayerError:
-        return None
-
-    def weigh(targets: Sequence[int]) -> dict[str, Tensor]:
-        rows = seeds.of(targets).seeds.flatten(1)
-        return {name: rows @ derivative.T for name, derivative in derivatives.items()}
-
-    parts = chunked(weigh, range(len(seeds)), 2 * seeds.bytes_of_one, memory)
-    return {
-        name: torch.cat([part[name] for part in parts])[None] / activation[0, 0].numel()
-        for name, activation in activations.items()
-    }
-
-
-def _pays(activations: Mapping[str, Tensor], seeds: Seeds, memory: int) -> bool:
-    channels = sum(activation.shape[1] for activation in activations.values())
-    return (
-        len(seeds.defined) == 1
-        and len(seeds) >= _TARGETS_PER_CHANNEL * channels
-        and seeds.are_exact
-        and all(a.dtype in (torch.float32, torch.float64) for a in activations.values())
-        and all(a[0, 0].numel() < seeds.pixels for a in activations.values())
-        and channels * seeds.bytes_of_one <= memory
-    )

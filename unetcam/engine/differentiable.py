@@ -13,7 +13,7 @@ from unetcam.engine.backward import Reduction
 from unetcam.engine.hooks import Taps, check_entry, check_output, on_this_thread
 from unetcam.engine.layout import Layout
 from unetcam.engine.memory import require_room
-from unetcam.engine.request import Collected, Entry, Request, TapPoint
+from unetcam.engine.request import Collected, Entry, Request, TapPoint, targets_of
 from unetcam.engine.shortcuts import is_checkpointed
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import (
@@ -131,7 +131,7 @@ def differentiate(request: Request, method: Reduction) -> Collected:
                 name: undefined_to_nan(method.combine(activations[name], stacked[name]), defined)
                 for name in names
             }
-        return Collected(logits, maps, defined)
+        return Collected(logits, maps, defined, targets_of(scores))
 
 
 def _refuse_checkpoint(module: nn.Module, args: Any) -> None:

@@ -12,9 +12,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from unetcam.engine.function_mode import FunctionMode, function_name
+from unetcam.engine.entry_watch import EntryWatch, RunCounter
 from unetcam.engine.layout import Layout, UnclearError, is_clearly_map
 from unetcam.engine.request import Entry, Request, TapPoint
 from unetcam.engine.state import preserved
@@ -154,7 +153,7 @@ class Taps:
     # -- the forward -------------------------------------------------------------------------
 
     def _watch_output(self, name: str, point: TapPoint) -> None:
-        runs = _Runs(name, point.run)
+        runs = RunCounter(name, point.run)
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             if runs.is_next(again=self._sealed):
@@ -166,13 +165,13 @@ class Taps:
         self._stack.callback(handle.remove)
 
     def _watch_entry(self, name: str, point: TapPoint, entry: Entry) -> None:
-        runs = _Runs(name, point.run)
+        runs = RunCounter(name, point.run)
         open_runs: list[ExitStack] = []
 
         def enter(module: nn.Module, args: Any) -> None:
             open_runs.append(ExitStack())
             if runs.is_next(again=self._sealed):
-                watch = _EntryWatch(entry, lambda x: self._tap_entry(name, x, point, entry))
+                watch = EntryWatch(entry, lambda x: self._tap_entry(name, x, point, entry))
                 open_runs[-1].enter_context(watch)
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
@@ -298,60 +297,6 @@ def on_this_thread(hook: Callable[..., T]) -> Callable[..., T | None]:
         return hook(*args) if get_ident() == thread else None
 
     return guarded
-
-
-class _Runs:
-    """Counts a module's runs in a forward, and tells the one that is meant."""
-
-    def __init__(self, name: str, wanted: int | None) -> None:
-        self._name, self._wanted = name, wanted
-        self._count = 0
-
-    def is_next(self, *, again: bool) -> bool:
-        """Whether the run that is counted now is the one; `again` in a checkpoint's second run."""
-        if again and self._wanted is None:
-            return True
-        if again:
-            raise LayerError(
-                f"The layer '{self._name}' is one of several runs of a module in a gradient "
-                "checkpoint, where they can't be told apart: turn the checkpointing off."
-            )
-        self._count += 1
-        if self._wanted is None and self._count > 1:
-            raise LayerError(
-                f"The layer '{self._name}' runs more than once in a forward, so it has no single "
-                f"map: name one of its runs, as '{self._name}#1' or '{self._name}#2'."
-            )
-        return self._wanted is None or self._count == self._wanted + 1
-
-
-class _EntryWatch(FunctionMode):
-    """Waits for one call of a torch function, and taps a tensor that it is given."""
-
-    def __init__(self, entry: Entry, tap: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self._entry, self._tap = entry, tap
-        self._count = 0
-
-    def call(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if function_name(function) != self._entry.op:
-            return function(*args, **kwargs)
-        self._count += 1
-        if self._count != self._entry.count + 1:
-            return function(*args, **kwargs)
-        leaves, structure = tree_flatten((args, kwargs))
-        tensors = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        if self._entry.position >= len(tensors):
-            return function(*args, **kwargs)
-        index = tensors[self._entry.position]
-        entered = leaves[index]
-        leaves[index] = fresh = self._tap(entered)
-        args, kwargs = tree_unflatten(leaves, structure)
-        result = function(*args, **kwargs)
-        # An operation that works in place changes the tensor that the model holds.
-        return entered.copy_(result) if result is fresh else result
 
 
 def _check_clear(output: Tensor, size: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unetcam.engine.conv_backward import Plan
-from unetcam.engine.score_gradients import Seeded, Seeds
+from unetcam.engine.score_gradients import GradOutputs, ScoreGradients
 
 
 class Head:
@@ -26,7 +26,7 @@ class Head:
 
     @property
     def is_known(self) -> bool:
-        """Whether a backward reads no more of its seed than the channels it is restricted to."""
+        """Whether a backward reads no more of a gradient than the channels it is restricted to."""
         return self._plan is not None
 
     def restrict(self, channels: slice) -> None:
@@ -62,22 +62,22 @@ class Head:
             plan.change(kept)
 
 
-class UnitSeeds:
+class UnitGradients:
     """The mean of each of a laid open head's K inputs over all pixels, as targets."""
 
-    def __init__(self, seeds: Seeds, inputs: int) -> None:
-        self._seeds, self._inputs = seeds, inputs
+    def __init__(self, scores: ScoreGradients, inputs: int) -> None:
+        self._scores, self._inputs = scores, inputs
 
     def __len__(self) -> int:
         return self._inputs
 
-    def of(self, targets: Sequence[int], *, outside_matters: bool = True) -> Seeded:
-        """The seeds of some of them by their numbers."""
-        return self._seeds.of_means(targets)
+    def of(self, targets: Sequence[int], *, outside_matters: bool = True) -> GradOutputs:
+        """The gradients of some of them by their numbers."""
+        return self._scores.of_means(targets)
 
 
 def statistics_by_span(
-    head: Head, seeds: Seeds, go_back: Callable[[UnitSeeds], dict[str, Tensor]]
+    head: Head, scores: ScoreGradients, go_back: Callable[[UnitGradients], dict[str, Tensor]]
 ) -> dict[str, Tensor] | None:
     """The gradients' spatial means of many classes from few backwards, else None.
 
@@ -87,19 +87,19 @@ def statistics_by_span(
     Parameters
     ----------
     head : Head
-    seeds : Seeds
+    scores : ScoreGradients
     go_back : callable
-        Gives the statistics of seeds, (B, K, ...) by layer.
+        Gives the statistics of scores, (B, K, ...) by layer.
 
     Returns
     -------
     dict of str to Tensor, or None
         By layer, (B, T, ...).
     """
-    mixing, channels = head.mixing, seeds.means_of
+    mixing, channels = head.mixing, scores.means_of
     if mixing is None or channels is None or len(set(channels)) <= mixing.shape[1]:
         return None
     with head.laid_open():
-        found = go_back(UnitSeeds(seeds, mixing.shape[1]))
+        by_input = go_back(UnitGradients(scores, mixing.shape[1]))
     share = mixing[torch.tensor(channels, device=mixing.device)]
-    return {name: share.to(rows.dtype) @ rows for name, rows in found.items()}
+    return {name: share.to(rows.dtype) @ rows for name, rows in by_input.items()}

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from unetcam.engine.hooks import Taps, on_this_thread
 from unetcam.engine.memory import chunked, memory_bytes, require_room
-from unetcam.engine.request import Collected, Request
+from unetcam.engine.request import Collected, Named, Request, targets_of
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import (
     at_least_single,
@@ -47,6 +47,8 @@ class Observation:
         (B, T), the targets' scores.
     defined : Tensor
         (B, T) bool.
+    targets : tuple
+        What the scores are of.
     """
 
     request: Request
@@ -55,6 +57,7 @@ class Observation:
     logits: Tensor
     values: Tensor
     defined: Tensor
+    targets: tuple[Named, ...]
     _precision: Callable[[], AbstractContextManager[object]]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -180,6 +183,7 @@ class Observation:
             self.logits,
             {name: undefined_to_nan(one, self.defined) for name, one in maps.items()},
             self.defined,
+            self.targets,
         )
 
     def _scores(self, images: Tensor, times: int) -> Tensor:
@@ -233,7 +237,9 @@ def observed(request: Request) -> Iterator[Observation]:
         require_room(request.memory_budget, activations.values(), len(scores))
         values = torch.stack([score.value for score in scores], dim=1)
         defined = torch.stack([score.defined for score in scores], dim=1)
-        yield Observation(request, images, activations, logits, values, defined, precision)
+        yield Observation(
+            request, images, activations, logits, values, defined, targets_of(scores), precision
+        )
 
 
 def _finite(values: Tensor) -> Tensor:

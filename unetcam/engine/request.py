@@ -19,17 +19,38 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
-class Scored(Protocol):
-    """One score per image and whether it exists: see :class:`unetcam.targets.Score`."""
+@dataclass(frozen=True)
+class Score:
+    """What a target makes of a batch of logits.
 
-    @property
-    def value(self) -> Tensor: ...
-    @property
-    def defined(self) -> Tensor: ...
-    @property
-    def channel(self) -> int | None: ...
-    @property
-    def everywhere(self) -> bool: ...
+    Attributes
+    ----------
+    value : Tensor
+        (B,) differentiable; zero, without a gradient, where the region does not exist.
+    defined : Tensor
+        (B,) bool: whether the region exists in the image.
+    channel : int, optional
+        The one channel of the logits that the value depends on, where it is one.
+    everywhere : bool
+        Whether the value is that channel's mean over all pixels.
+    target : Target, optional
+        What it is the score of.
+    """
+
+    value: Tensor
+    defined: Tensor
+    channel: int | None = None
+    everywhere: bool = False
+    target: Named | None = None
+
+    def negated(self) -> Score:
+        """The score the other way round: what is the mean of a channel no longer is one."""
+        return Score(-self.value, self.defined, self.channel, target=self.target)
+
+
+def targets_of(scores: Sequence[Score]) -> tuple[Named, ...]:
+    """What the scores are of, where they are of targets that have a name."""
+    return tuple(score.target for score in scores if score.target is not None)
 
 
 class Scoring(Protocol):
@@ -39,7 +60,7 @@ class Scoring(Protocol):
     of a perturbed image is that of the same pixels as before.
     """
 
-    def __call__(self, logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]: ...
+    def __call__(self, logits: Tensor, reference: Tensor | None = None) -> Sequence[Score]: ...
 
 
 class Picking(Protocol):
@@ -99,8 +120,8 @@ class Collected:
         target does not exist in the image.
     defined : Tensor
         (B, T) bool: whether the target exists in the image.
-    explained : tuple
-        What the T maps are of, where that is not the targets that were asked for.
+    targets : tuple
+        What the T maps are of.
     channels : dict of str to Tensor
         By layer, (B, T) int64: the channel that a map shows, where it shows a single one; -1 for
         none.
@@ -109,7 +130,7 @@ class Collected:
     logits: Tensor
     maps: dict[str, Tensor]
     defined: Tensor
-    explained: tuple[Named, ...] = ()
+    targets: tuple[Named, ...] = ()
     channels: dict[str, Tensor] = field(default_factory=dict)
 
 

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unetcam.engine.request import Request
+from unetcam.engine.request import Request, Score, Scoring, targets_of
 from unetcam.engine.tensors import at_least_single
 
 
-class Seeded(NamedTuple):
-    """The seeds of some targets.
+class GradOutputs(NamedTuple):
+    """What backwards from the logits begin with, for some targets.
 
     Attributes
     ----------
-    seeds : Tensor
+    values : Tensor
         (n, B, C, *spatial), of the logits' type.
     factors : Tensor or None
-        (n, B): what a gradient must be multiplied with. Half precision is given seeds of a
+        (n, B): what a gradient must be multiplied with. Half precision is given values of a
         magnitude that it holds.
     channels : slice
-        The channels of the logits outside which the seeds are zero.
+        The channels of the logits outside which the values are zero.
     """
 
-    seeds: Tensor
+    values: Tensor
     factors: Tensor | None
     channels: slice
 
 
-class Seeds:
-    """The targets' scores of a forward, differentiated when they are asked for.
+class ScoreGradients:
+    """The targets' scores of a forward, differentiated when their gradients are needed.
 
     Parameters
     ----------
@@ -46,12 +46,14 @@ class Seeds:
     ----------
     defined : Tensor
         (B, T) bool: whether the target exists in the image.
+    targets : tuple
+        What the scores are of.
     are_exact : bool
-        Whether the logits, and so the seeds, are in single precision or better.
+        Whether the logits, and so the gradients, are in single precision or better.
     pixels : int
         The pixels of an image's logits.
     bytes_of_one : int
-        What one target's seed takes.
+        What one target's gradient takes.
     """
 
     def __init__(self, request: Request, logits: Tensor, *, halved: bool) -> None:
@@ -63,6 +65,7 @@ class Seeds:
         self.bytes_of_one = self._leaf.numel() * self._leaf.element_size()
         self._scores = request.score(self._leaf)
         self.defined = torch.stack([score.defined for score in self._scores], dim=1)
+        self.targets = targets_of(self._scores)
 
     def __len__(self) -> int:
         return len(self._scores)
@@ -74,15 +77,15 @@ class Seeds:
         known = [channel for channel in channels if channel is not None]
         return known if len(known) == len(self._scores) else None
 
-    def of_means(self, channels: Sequence[int]) -> Seeded:
-        """The seeds of the means of some channels over all pixels."""
-        seeds = self._leaf.new_zeros(len(channels), *self._leaf.shape)
-        for place, channel in enumerate(channels):
-            seeds[place, :, channel] = 1 / self.pixels
-        return self._finished(seeds, slice(min(channels), max(channels) + 1))
+    def of_means(self, channels: Sequence[int]) -> GradOutputs:
+        """The gradients of the means of some channels over all pixels."""
+        values = self._leaf.new_zeros(len(channels), *self._leaf.shape)
+        for row, channel in enumerate(channels):
+            values[row, :, channel] = 1 / self.pixels
+        return self._finished(values, slice(min(channels), max(channels) + 1))
 
-    def of(self, targets: Sequence[int], *, outside_matters: bool = True) -> Seeded:
-        """The seeds of some targets by their numbers.
+    def of(self, targets: Sequence[int], *, outside_matters: bool = True) -> GradOutputs:
+        """The gradients of some targets by their numbers.
 
         Where what stands outside the `channels` of the result does not matter, the mean of a
         channel over all pixels is one number and takes no memory.
@@ -93,33 +96,57 @@ class Seeds:
             if score.everywhere and score.channel is not None:
                 one = self._leaf.detach().new_full((), 1 / self.pixels).to(self._dtype)
                 channels = slice(score.channel, score.channel + 1)
-                return Seeded(one.expand(1, *self._leaf.shape), None, channels)
-        found = [
-            torch.autograd.grad(
-                score.value.sum(), self._leaf, retain_graph=True, materialize_grads=True
-            )[0]
-            for score in scores
-        ]
-        seeds = torch.stack(found) if len(found) > 1 else found[0][None]  # which copies nothing
+                return GradOutputs(one.expand(1, *self._leaf.shape), None, channels)
+        gradients = [logit_gradient(score, self._leaf) for score in scores]
+        values = torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]  # no copy
         touched = [score.channel for score in scores]
         known = [channel for channel in touched if channel is not None]
         alone = len(known) == len(touched)
-        return self._finished(seeds, slice(min(known), max(known) + 1) if alone else slice(None))
+        return self._finished(values, slice(min(known), max(known) + 1) if alone else slice(None))
 
-    def _finished(self, seeds: Tensor, channels: slice) -> Seeded:
+    def _finished(self, values: Tensor, channels: slice) -> GradOutputs:
         factors = None
         if self._halved:
-            seeds, factors = _in_range(seeds)
-        return Seeded(seeds.to(self._dtype), factors, channels)
+            values, factors = _in_range(values)
+        return GradOutputs(values.to(self._dtype), factors, channels)
 
 
-def _in_range(seeds: Tensor) -> tuple[Tensor, Tensor]:
-    """Seeds at a magnitude that half precision holds, and what undoes it for each image.
+def scored_leaf(score: Scoring, logits: Tensor, reference: Tensor | None = None) -> ScoredLeaf:
+    """Logits that stand in no graph, and their scores; `reference` is that of a scoring."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = (logits.clone() if logits.is_inference() else logits.detach()).requires_grad_()
+        return ScoredLeaf(leaf, score(leaf, reference))
 
-    The mean over a large image gives seeds that half precision rounds to nothing. A power of two
+
+class ScoredLeaf(NamedTuple):
+    """Logits (B, C, *spatial) that gradients are taken with respect to, and their scores."""
+
+    logits: Tensor
+    scores: Sequence[Score]
+
+    def gradients(self) -> Iterator[Tensor]:
+        """Each score's gradient, (B, C, *spatial), one after the other."""
+        for score in self.scores:
+            with torch.inference_mode(False):
+                gradient = logit_gradient(score, self.logits)
+            yield gradient
+
+
+def logit_gradient(score: Score, logits: Tensor) -> Tensor:
+    """The derivative of a score, summed over the images, with respect to logits that made it."""
+    (gradient,) = torch.autograd.grad(
+        score.value.sum(), logits, retain_graph=True, materialize_grads=True
+    )
+    return gradient
+
+
+def _in_range(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values at a magnitude that half precision holds, and what undoes it for each image.
+
+    The mean over a large image gives values that half precision rounds to nothing. A power of two
     changes no digit.
     """
-    peak = seeds.flatten(2).abs().amax(dim=2)
+    peak = values.flatten(2).abs().amax(dim=2)
     octaves = torch.where(peak > 0, torch.log2(peak).floor(), torch.zeros_like(peak))
-    shift = torch.exp2(-octaves).view(*peak.shape, *[1] * (seeds.ndim - 2))
-    return seeds * shift, torch.exp2(octaves)
+    scale = torch.exp2(-octaves).view(*peak.shape, *[1] * (values.ndim - 2))
+    return values * scale, torch.exp2(octaves)

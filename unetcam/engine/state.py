@@ -138,9 +138,9 @@ def _require_gradient(parameter: Tensor, required: bool) -> None:
 
 
 def _save_buffers(model: nn.Module) -> Iterator[Undo]:
-    found: list[tuple[Tensor, Tensor, int | None]] = []
+    saved: list[tuple[Tensor, Tensor, int | None]] = []
     seen: set[int] = set()
-    yield partial(_restore, found)
+    yield partial(_restore, saved)
     for module in model.modules():
         kept = dict(module._buffers)
         yield partial(_put_back, module._buffers, kept)
@@ -152,7 +152,7 @@ def _save_buffers(model: nn.Module) -> Iterator[Undo]:
                 module._buffers[name] = copy
             elif id(buffer) not in seen:
                 seen.add(id(buffer))
-                found.append((buffer, copy, version_of(buffer)))
+                saved.append((buffer, copy, version_of(buffer)))
 
 
 def _put_back(slots: dict[str, Any], kept: dict[str, Any]) -> None:
@@ -163,11 +163,11 @@ def _put_back(slots: dict[str, Any], kept: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def _restore(found: list[tuple[Tensor, Tensor, int | None]]) -> None:
+def _restore(saved: list[tuple[Tensor, Tensor, int | None]]) -> None:
     """Give buffers their values back, where these are others; each device waits once."""
     compared: dict[torch.device, list[tuple[int, Tensor]]] = {}
     changed: list[int] = []
-    for index, (buffer, copy, version) in enumerate(found):
+    for index, (buffer, copy, version) in enumerate(saved):
         if buffer.shape != copy.shape or buffer.layout != torch.strided or buffer.is_quantized:
             changed += [index] if buffer.shape != copy.shape or buffer._version != version else []
         elif buffer.device.type != "meta" and buffer.numel():
@@ -177,7 +177,7 @@ def _restore(found: list[tuple[Tensor, Tensor, int | None]]) -> None:
         unchanged = torch.stack([alike for _, alike in rows]).tolist()
         changed += [index for (index, _), same in zip(rows, unchanged, strict=True) if not same]
     for index in changed:
-        buffer, copy, _ = found[index]
+        buffer, copy, _ = saved[index]
         if buffer.shape != copy.shape:
             buffer.resize_(copy.shape)
         buffer.copy_(copy)

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected, Request, collect, observed
-from unetcam.engine.request import Scored
-from unetcam.engine.tensors import undefined_to_nan
+from unetcam.engine.request import Score, targets_of
+from unetcam.engine.score_gradients import scored_leaf
+from unetcam.engine.tensors import at_least_single, undefined_to_nan
 from unetcam.errors import LayerError
 from unetcam.methods.components import first_component
 from unetcam.methods.gradient import weighted
@@ -95,27 +96,19 @@ class CAM(Method):
 
     def explain(self, request: Request) -> Collected:
         head = _Head()
-        shares: list[Tensor] = []
-        scores: list[Scored] = []
-
-        def probed(logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]:
-            with torch.enable_grad():
-                leaf = logits.detach().requires_grad_()
-                scores[:] = request.score(leaf, reference)
-                shares[:] = [_shares(score.value, leaf) for score in scores]
-            return _probes(logits)
-
-        found = collect(replace(request, score=probed), head)
-        tolerance = torch.finfo(found.logits.dtype).eps ** 0.5
+        by_class = collect(replace(request, score=_probes), head)
+        tolerance = torch.finfo(by_class.logits.dtype).eps ** 0.5
         _check_heads(tuple(request.layers), head.residuals, tolerance)
-        mixed = torch.stack(shares, dim=1)  # (B, T, classes)
-        defined = torch.stack([score.defined for score in scores], dim=1)
-        with torch.autocast(mixed.device.type, enabled=False):
+        with torch.autocast(by_class.logits.device.type, enabled=False):
+            scored = scored_leaf(request.score, at_least_single(by_class.logits))
+            # How much of each channel of the logits a score is made of, (B, T, classes).
+            shares = torch.stack([one.flatten(2).sum(dim=2) for one in scored.gradients()], dim=1)
+            defined = torch.stack([score.defined for score in scored.scores], dim=1)
             maps = {
-                name: undefined_to_nan(weighted(one, mixed.to(one.dtype)).relu_(), defined)
-                for name, one in found.maps.items()
+                name: undefined_to_nan(weighted(one, shares.to(one.dtype)).relu_(), defined)
+                for name, one in by_class.maps.items()
             }
-        return Collected(found.logits, maps, defined)
+        return Collected(by_class.logits, maps, defined, targets_of(scored.scores))
 
 
 @dataclass(frozen=True)
@@ -226,17 +219,8 @@ def _tiny(tensor: Tensor) -> float:
     return torch.finfo(tensor.dtype).tiny
 
 
-@dataclass(frozen=True)
-class _Probe:
-    """A weighted mean of one class's logits."""
-
-    value: Tensor
-    defined: Tensor
-    channel: int
-    everywhere: bool = False
-
-
-def _probes(logits: Tensor) -> list[_Probe]:
+def _probes(logits: Tensor, reference: Tensor | None = None) -> list[Score]:
+    """A weighted mean of each class's logits."""
     # Uneven weights, so that what mixes neighbouring pixels shows everywhere and not at the
     # border alone; of the mean 1, so that the gradient's sum is the head's weight.
     generator = torch.Generator(logits.device).manual_seed(0)
@@ -247,15 +231,7 @@ def _probes(logits: Tensor) -> list[_Probe]:
     uneven = uneven / uneven.sum()
     sums = (logits * uneven).flatten(2).sum(dim=2)
     defined = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-    return [_Probe(one, defined, index) for index, one in enumerate(sums.unbind(dim=1))]
-
-
-def _shares(value: Tensor, logits: Tensor) -> Tensor:
-    """How much of each channel of the logits a score asks for, (B, channels)."""
-    (gradient,) = torch.autograd.grad(
-        value.sum(), logits, retain_graph=True, materialize_grads=True
-    )
-    return gradient.flatten(2).sum(dim=2)
+    return [Score(one, defined, index) for index, one in enumerate(sums.unbind(dim=1))]
 
 
 def _check_heads(layers: Sequence[str], residuals: Sequence[Tensor], tolerance: float) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unetcam.engine import Collected, Request, observed
+from unetcam.engine.score_gradients import scored_leaf
 from unetcam.methods.components import oriented
 from unetcam.methods.gradient import weighted
 from unetcam.methods.registry import Method, register
@@ -116,24 +117,19 @@ class MaskPrior(Method):
     def explain(self, request: Request) -> Collected:
         with observed(request) as seen:
             logits = seen.logits.to(seen.values.dtype)
-            with torch.enable_grad():
-                flat = torch.zeros_like(logits).requires_grad_()
-                scores = request.score(flat, logits)
-                asked = torch.stack([_positive(one.value, flat) for one in scores], dim=1)
-            prior = (_probabilities(logits)[:, None] * asked).sum(dim=2)  # (B, T, *spatial)
+            flat = scored_leaf(request.score, torch.zeros_like(logits), logits)
+            wanted = torch.stack([_positive(one) for one in flat.gradients()], dim=1)
+            prior = (_probabilities(logits)[:, None] * wanted).sum(dim=2)  # (B, T, *spatial)
             return seen.collected(
                 {name: shrunk(prior, a.shape[2:]) for name, a in seen.activations.items()}
             )
 
 
-def _positive(value: Tensor, logits: Tensor) -> Tensor:
-    """Where a score (B,) grows with the logits, by class: (B, classes, *spatial)."""
-    (gradient,) = torch.autograd.grad(
-        value.sum(), logits, retain_graph=True, materialize_grads=True
-    )
-    if logits.shape[1] == 1:
+def _positive(gradient: Tensor) -> Tensor:
+    """Where a score grows with the logits, by class: (B, classes, *spatial)."""
+    if gradient.shape[1] == 1:
         gradient = torch.cat([-gradient, gradient], dim=1)
-    return (gradient > 0).to(logits.dtype)
+    return (gradient > 0).to(gradient.dtype)
 
 
 def _probabilities(logits: Tensor) -> Tensor:

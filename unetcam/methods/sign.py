@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from unetcam.engine import Collected
-from unetcam.engine.request import Scored, Scoring
+from unetcam.engine.request import Score, Scoring
 from unetcam.errors import UnetcamError
 from unetcam.methods import Method
 
 Sign = Literal["positive", "negative", "signed"]
-
-
-@dataclass(frozen=True, eq=False)
-class _Negated:
-    """A score the other way round."""
-
-    value: Tensor
-    defined: Tensor
-    channel: int | None
-    # What is the mean of a channel is not when it is negated.
-    everywhere: bool = False
-
-    @classmethod
-    def of(cls, score: Scored) -> _Negated:
-        return cls(-score.value, score.defined, score.channel)
 
 
 def check_sign(sign: str, method: Method) -> None:
@@ -42,23 +27,28 @@ def check_sign(sign: str, method: Method) -> None:
         )
 
 
-def asked(score: Scoring, sign: Sign) -> Scoring:
+def signed_scoring(score: Scoring, sign: Sign) -> Scoring:
     """The scores that a method is given: as they are, negated, or both one after the other."""
     if sign == "positive":
         return score
 
-    def scored(logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]:
+    def scored(logits: Tensor, reference: Tensor | None = None) -> Sequence[Score]:
         scores = list(score(logits, reference))
-        against = [_Negated.of(one) for one in scores]
+        against = [one.negated() for one in scores]
         return against if sign == "negative" else [*scores, *against]
 
     return scored
 
 
-def answered(collected: Collected, sign: Sign) -> Collected:
-    """What was collected for the asked scores; signed maps are evidence for less that against."""
+def signed_maps(collected: Collected, sign: Sign) -> Collected:
+    """What was collected for such scores; signed maps are evidence for less that against."""
     if sign != "signed":
         return collected
     count = collected.defined.shape[1] // 2
     maps = {name: one[:, :count] - one[:, count:] for name, one in collected.maps.items()}
-    return replace(collected, maps=maps, defined=collected.defined[:, :count])
+    return replace(
+        collected,
+        maps=maps,
+        defined=collected.defined[:, :count],
+        targets=collected.targets[:count],
+    )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unetcam.engine import Collected, Request, observed
-from unetcam.engine.request import Scored
+from unetcam.engine.request import Score
 from unetcam.errors import UnetcamError
 from unetcam.methods.registry import Family, Method, Wrapper, register_wrapper
 
@@ -87,7 +87,7 @@ class Smooth(Wrapper):
         with observed(replace(request, layers={})) as plain:
             images, clean = plain.images, plain.logits
 
-            def held(logits: Tensor, reference: Tensor | None = None) -> Sequence[Scored]:
+            def held(logits: Tensor, reference: Tensor | None = None) -> Sequence[Score]:
                 return request.score(logits, clean)
 
             range_ = images.flatten(1).amax(dim=1) - images.flatten(1).amin(dim=1)
@@ -99,7 +99,6 @@ class Smooth(Wrapper):
                     images.shape[1:], generator=generator, device=images.device, dtype=images.dtype
                 )
                 noisy = replace(request, images=images + deviation * noise, score=held)
-                for name, found in self.method.explain(noisy).maps.items():
-                    sums[name] = sums[name] + found if name in sums else found
-        maps = {name: total / self.samples for name, total in sums.items()}
-        return plain.collected(maps)
+                for name, maps in self.method.explain(noisy).maps.items():
+                    sums[name] = sums[name] + maps if name in sums else maps
+        return plain.collected({name: total / self.samples for name, total in sums.items()})

@@ -63,9 +63,9 @@ class _Surrogate(Method):
 
     def explain(self, request: Request) -> Collected:
         with observed(request) as seen:
-            found = torch.stack([self._map(seen, at) for at in range(len(seen.images))])
+            maps = torch.stack([self._map(seen, at) for at in range(len(seen.images))])
             return seen.collected(
-                {name: shrunk(found, one.shape[2:]) for name, one in seen.activations.items()}
+                {name: shrunk(maps, one.shape[2:]) for name, one in seen.activations.items()}
             )
 
     def _map(self, seen: Observation, position: int) -> Tensor:
@@ -175,9 +175,11 @@ def superpixels(image: Tensor, count: int) -> Tensor:
     low, high = pixels.amin(), pixels.amax()
     pixels = (pixels - low) / torch.where(high > low, high - low, torch.ones_like(high))
     channels_last = np.ascontiguousarray(pixels.movedim(0, -1).cpu().numpy())
-    found = slic(channels_last, n_segments=count, start_label=0, convert2lab=False, channel_axis=-1)
-    _, numbered = np.unique(found, return_inverse=True)
-    return torch.from_numpy(numbered.reshape(found.shape)).long().to(image.device)
+    segments = slic(
+        channels_last, n_segments=count, start_label=0, convert2lab=False, channel_axis=-1
+    )
+    _, numbered = np.unique(segments, return_inverse=True)
+    return torch.from_numpy(numbered.reshape(segments.shape)).long().to(image.device)
 
 
 @contextmanager

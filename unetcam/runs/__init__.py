@@ -2,7 +2,7 @@
 
 from unetcam.runs.compare import Comparison, compare
 from unetcam.runs.loop import Progress, Silent, execute
-from unetcam.runs.prepare import Plan, open_network, prepare, settle
+from unetcam.runs.prepare import Plan, evaluated, open_network, prepare, settle
 from unetcam.runs.publish import publishing
 from unetcam.runs.run import Run
 from unetcam.runs.spec import Spec
@@ -18,6 +18,7 @@ __all__ = [
     "Silent",
     "Spec",
     "compare",
+    "evaluated",
     "execute",
     "open_network",
     "prepare",

@@ -6,8 +6,7 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +22,6 @@ def digest_of(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
-
-    Raises
-    ------
-    OSError
-        For a file that can't be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def file_digests(
-    paths: Iterable[Path], advance: Callable[[], None] | None = None
-) -> dict[str, str]:
-    """The digest of each distinct file, read by a few threads; "unreadable" where there is none.
-
-    Parameters
-    ----------
-    paths : iterable of Path
-        A path may come more than once and is read once.
-    advance : callable, optional
-        Called after every file.
-
-    Returns
-    -------
-    dict of str to str
-        By the path as text.
-    """
-    distinct = sorted({str(path) for path in paths})
-
-    def one(path: str) -> str:
-        try:
-            return file_digest(Path(path))
-        except OSError:
-            return "unreadable"
-
-    digests: dict[str, str] = {}
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for path, digest in zip(distinct, pool.map(one, distinct), strict=True):
-            digests[path] = digest
-            if advance is not None:
-                advance()
-    return digests
 
 
 def data_digest(entries: Sequence[tuple[str, Sequence[str]]]) -> str:

@@ -85,7 +85,7 @@ class Explainer:
 
     Parameters
     ----------
-    model : nn.Module
+    model : nn.Module or LoadedModel
         In eval mode, on the device where the work is done.
     spec : Spec
         A settled one.
@@ -95,14 +95,15 @@ class Explainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | LoadedModel,
         spec: Spec,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._progress = progress
         self.spec = spec
         self.layers, self.strides = spec.layers or (), spec.strides or ()
-        tensor = next(model.parameters(), None)
+        model = LoadedModel.of(model)
+        tensor = next(model.module.parameters(), None)
         self.device = torch.device("cpu") if tensor is None else tensor.device
         self._dtype = torch.float32 if tensor is None else tensor.dtype
         self._cam = UNetCAM(

@@ -9,14 +9,13 @@ from typing import Protocol
 
 import pandas as pd
 import torch
-from torch import nn
 
-from unetcam.data import Item, Sample, SegmentationDataset, Skipped
+from unetcam.data import Item, Skipped
 from unetcam.errors import LayerError, ModelError, RunError, UnetcamError
 from unetcam.runs.explain import Explainer
+from unetcam.runs.prepare import NO_MASK, Plan, evaluated
 from unetcam.runs.read_ahead import read_ahead
 from unetcam.runs.run import Run
-from unetcam.runs.spec import Spec
 from unetcam.runs.store import RunStore
 
 SMALLEST_CHUNK = 16
@@ -68,13 +67,9 @@ class Silent:
 
 
 def execute(
-    model: nn.Module,
-    samples: Sequence[Sample],
-    skipped: Sequence[Skipped],
-    spec: Spec,
+    plan: Plan,
     out: Path,
     *,
-    device: torch.device | str = "cpu",
     workers: int = 0,
     force: bool = False,
     command: Sequence[str] = (),
@@ -88,16 +83,10 @@ def execute(
 
     Parameters
     ----------
-    model : nn.Module
-        In eval mode; it is moved to `device`.
-    samples, skipped : sequences
-        What :func:`unetcam.data.find_samples` found, and what it could not use.
-    spec : Spec
-        A settled one: what determines the result.
+    plan : Plan
+        Network, data and spec.
     out : Path
         The run's folder.
-    device : torch.device or str
-        Where the network runs.
     workers : int
         Processes that read images; 0 reads in this one.
     force : bool
@@ -125,17 +114,21 @@ def execute(
             f"{workers} workers can't read anything: use 0 (read here) or more.", option="workers"
         )
     progress = progress or Silent()
-    with RunStore(out, spec, command=command, force=force, beside=beside) as store:
+    with RunStore(out, plan.spec, command=command, force=force, beside=beside) as store:
         if store.state == "finished":
             progress.note(
                 f"The run in '{out}' is finished already: only its summary and report are made "
                 "anew (force runs it again)."
             )
         else:
-            for one in skipped:
+            for one in plan.skipped:
                 progress.skipped(one)
-            _explain_all(model.to(device), samples, spec, store, workers, progress)
-            store.finish(skipped, {"images": len(samples) + len(skipped)})
+            for remark in plan.source.remarks:
+                progress.note(remark)
+            store.update(remarks=list(plan.source.remarks))
+            with evaluated(plan.network.module):
+                _explain_all(plan, store, workers, progress)
+            store.finish(plan.skipped, {"images": len(plan.samples) + len(plan.skipped)})
         run = Run.load(out)
         store.write_summary(run.summary)
         run.meta = store.meta
@@ -156,38 +149,25 @@ def chunks(count: int, batch_size: int, *, volumes: bool = False) -> list[range]
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def dataset_of(samples: Sequence[Sample], spec: Spec) -> SegmentationDataset:
-    """The data set that a settled spec makes of samples."""
-    if spec.classes is None:
-        raise RunError("The spec names no classes: prepare it for a network first.")
-    return SegmentationDataset(list(samples), spec.classes, spec.preprocessing)
-
-
-def _explain_all(
-    model: nn.Module,
-    samples: Sequence[Sample],
-    spec: Spec,
-    store: RunStore,
-    workers: int,
-    progress: Progress,
-) -> None:
-    volumes = spec.orientation is not None
-    batch_size = spec.batch_size or 1
-    parts = chunks(len(samples), batch_size, volumes=volumes)
+def _explain_all(plan: Plan, store: RunStore, workers: int, progress: Progress) -> None:
+    spec, count = plan.spec, len(plan.samples)
+    volumes, batch_size = spec.orientation is not None, spec.batch_size or 1
+    parts = chunks(count, batch_size, volumes=volumes)
+    if plan.source.in_memory:
+        workers = 0
     workers = min(workers, 1) if volumes else workers  # each holds several in memory
     done = store.done()
     todo = [(number, part) for number, part in enumerate(parts) if number not in done]
     left = [index for _, part in todo for index in part]
     if store.state == "resumed":
         progress.note(
-            f"The run in '{store.folder}' goes on after {len(samples) - len(left)} of "
-            f"{len(samples)} images."
+            f"The run in '{store.folder}' goes on after {count - len(left)} of {count} images."
         )
-    progress.begin(len(samples), len(samples) - len(left))
+    progress.begin(count, count - len(left))
     if not left:
         return
-    explainer = Explainer(model, spec, progress.within)
-    with closing(read_ahead(dataset_of(samples, spec), left, workers)) as entries, explainer:
+    explainer = Explainer(plan.network, spec, progress.within)
+    with closing(read_ahead(plan.dataset(), left, workers)) as entries, explainer:
         for number, part in todo:
             rows, failed = _Chunk(explainer, batch_size, progress).run(entries, len(part))
             store.append(number, rows, failed)
@@ -209,6 +189,9 @@ class _Chunk:
             entry = next(entries)
             if isinstance(entry, Skipped):
                 self._fail(position, entry)
+                continue
+            if entry.prepared.mask is None:
+                self._fail(position, Skipped(entry.sample.id, entry.sample.file, NO_MASK))
                 continue
             batch = self._waiting.setdefault(tuple(entry.prepared.image.shape), [])
             batch.append((position, entry))

@@ -2,40 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
 
 from unetcam import methods
 from unetcam.cam import UNetCAM
-from unetcam.data import ClassTable, Sample, Skipped, find_samples, require_any
-from unetcam.data.volume_samples import whole_volumes
+from unetcam.data import (
+    ClassTable,
+    Item,
+    Preprocessing,
+    Sample,
+    Skipped,
+    Source,
+    open_source,
+    require_any,
+)
 from unetcam.errors import LayerError, ModelError, RunError
 from unetcam.methods import Method
 from unetcam.models import LoadedModel, load
-from unetcam.models.opening import EXAMPLE_SIZES, blank_images, choose_device
-from unetcam.runs.digests import data_digest, file_digests, model_digest
+from unetcam.models.opening import (
+    EXAMPLE_SIZES,
+    blank_images,
+    choose_device,
+    input_channels,
+    spatial_dims,
+)
+from unetcam.runs.digests import data_digest, model_digest
 from unetcam.runs.model_inputs import tiles_of
 from unetcam.runs.spec import Spec
 from unetcam.targets import ClassScore
 
+#: Why an image without a ground truth is left out of a report.
+NO_MASK = "No mask is named for it, and a report needs one: add it, or leave it out."
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that can start."""
+    """A run that can start.
+
+    Attributes
+    ----------
+    network : LoadedModel
+    source : Source
+        The images and masks.
+    spec : Spec
+        A settled one.
+    """
 
     network: LoadedModel
-    samples: list[Sample]
-    skipped: list[Skipped]
+    source: Source
     spec: Spec
 
+    @property
+    def samples(self) -> list[Sample]:
+        """The images, in the order of the run."""
+        return self.source.samples
 
-def open_network(spec: Spec, *, must_be_trained: bool = True) -> LoadedModel:
+    @property
+    def skipped(self) -> list[Skipped]:
+        """What could not be used, known before anything is read."""
+        return self.source.skipped
+
+    def dataset(self, positions: Sequence[int] | None = None) -> Dataset[Item | Skipped]:
+        """What reads the samples, or those at some positions."""
+        return self.source.dataset(self.spec.preprocessing, positions)
+
+
+def open_network(
+    spec: Spec,
+    model: nn.Module | LoadedModel | None = None,
+    *,
+    source: Source | None = None,
+    must_be_trained: bool = True,
+) -> LoadedModel:
     """Load a network, move it to its device, and look at it once.
 
     Parameters
     ----------
     spec : Spec
+    model : nn.Module or LoadedModel, optional
+        A network in memory, which stays on its device; by default the one that the spec names.
+    source : Source, optional
+        Images in memory, whose size the network is looked at in where the spec has none.
     must_be_trained : bool
         Whether a network that is known to hold random weights is refused.
 
@@ -44,18 +98,67 @@ def open_network(spec: Spec, *, must_be_trained: bool = True) -> LoadedModel:
     UnetcamError
         One sentence: what is wrong with the network, the checkpoint or the device.
     """
-    return load(
-        spec.model,
-        checkpoint=spec.checkpoint,
-        model_args=spec.model_args,
-        key=spec.key,
-        allow_pickle=spec.allow_pickle,
-        device=spec.device,
-        channels=spec.channels,
-        size=spec.size,
-        seed=spec.seed,
-        must_be_trained=must_be_trained,
-    )
+    if isinstance(model, LoadedModel):
+        return model
+    if model is None:
+        return load(
+            spec.model,
+            checkpoint=spec.checkpoint,
+            model_args=spec.model_args,
+            key=spec.key,
+            allow_pickle=spec.allow_pickle,
+            device=spec.device,
+            channels=spec.channels,
+            size=spec.size,
+            seed=spec.seed,
+            must_be_trained=must_be_trained,
+        )
+    loaded = LoadedModel.of(model)
+    _check_own_device(spec, loaded.device)
+    channels = spec.channels or input_channels(loaded.module)
+    size = spec.size or _size_in(source, channels, spatial_dims(loaded.module))
+    with evaluated(loaded.module):
+        loaded.look(blank_images(loaded, channels=channels, size=size))
+    return loaded
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode, and each module back into its own mode afterwards.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Dropout())
+    >>> with evaluated(network):
+    ...     network[0].training
+    False
+    >>> network[0].training
+    True
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check_own_device(spec: Spec, device: torch.device) -> None:
+    """A network in memory is nobody's to move but its owner's."""
+    for name in ("checkpoint", "model_args", "key", "allow_pickle"):
+        if getattr(spec, name):
+            raise RunError(
+                f"A network in memory is explained as it is: leave out {name}=, or name the "
+                "network by its code.",
+                option=name,
+            )
+    if spec.device != "auto" and choose_device(spec.device) != device:
+        raise RunError(
+            f"The network lies on {device}, and device='{spec.device}' was given: move it there "
+            f"first with model.to('{spec.device}').",
+            option="device",
+        )
 
 
 def choose_layers(
@@ -103,13 +206,18 @@ def check_class_count(network: LoadedModel, classes: ClassTable) -> None:
         )
 
 
-def prepare(spec: Spec) -> Plan:
+def prepare(spec: Spec, model: nn.Module | LoadedModel | None = None, data: Any = None) -> Plan:
     """Find the data, load the network, and settle everything that determines the result.
 
     Parameters
     ----------
     spec : Spec
         What was asked for.
+    model : nn.Module or LoadedModel, optional
+        A network in memory, by default the one that the spec names; in eval mode.
+    data : object, optional
+        Images and masks, see :func:`unetcam.data.open_source`; by default those that the spec
+        names.
 
     Raises
     ------
@@ -124,34 +232,36 @@ def prepare(spec: Spec) -> Plan:
             "class: choose another method, or look at the maps with `unetcam map`.",
             option="method",
         )
-    choose_device(spec.device)
-    samples, skipped = _samples(spec)
-    network = open_network(spec)
-    if network.dims == 3:
-        samples, others = whole_volumes(samples, spec.orientation or "RAS")
-        skipped += others
-        require_any(samples, skipped)
-    samples = samples[: spec.limit]
-    digests = file_digests([path for sample in samples for path in sample.files])
-    settled = settle(spec, network).settled(
-        model_digest=model_digest(network.module),
-        data_digest=data_digest(
-            [(one.id, [digests[str(path)] for path in one.files]) for one in samples]
-        ),
-        samples=len(samples),
+    if model is None:
+        choose_device(spec.device)
+    source = _with_masks(
+        open_source(_data_of(spec) if data is None else data, classes=spec.classes)
     )
-    return Plan(network, samples, skipped, settled)
+    network = open_network(spec, model, source=source)
+    if network.dims == 3:
+        source = source.volumes(spec.orientation or "RAS")
+        require_any(source.samples, source.skipped)
+    if spec.limit is not None:
+        source = source.subset(range(min(spec.limit, len(source.samples))))
+    settled = settle(spec, network, source).settled(
+        model_digest=model_digest(network.module),
+        data_digest=data_digest(source.digest_entries()),
+        samples=len(source.samples),
+    )
+    return Plan(network, source, settled)
 
 
-def settle(spec: Spec, network: LoadedModel) -> Spec:
-    """The spec with what the network decides: its layers, classes, channels, tiles and batches.
+def settle(spec: Spec, network: LoadedModel, source: Source | None = None) -> Spec:
+    """The spec with what network and data decide: layers, classes, channels, tiles, scaling.
 
     Raises
     ------
     UnetcamError
         For layers or classes that the network does not have, and tiles that do not fit it.
     """
-    classes = spec.classes or ClassTable(tuple(f"class {i}" for i in range(network.classes)))
+    classes = spec.classes if source is None else source.classes or spec.classes
+    if classes is None:
+        classes = ClassTable(tuple(f"class {i}" for i in range(network.classes)))
     check_class_count(network, classes)
     tile, overlap = tiles_of(spec.tile, spec.overlap, network.dims, network.stride) or (None, None)
     layers, strides = choose_layers(network, spec.layers, methods.get(spec.method))
@@ -168,29 +278,43 @@ def settle(spec: Spec, network: LoadedModel) -> Spec:
         stride=network.stride,
         dims=network.dims,
     )
-    prepared = settled.preprocessing  # says so here, not at the first image, where it can't be
-    return settled.settled(mean=prepared.mean, std=prepared.std)
+    prepared = settled.preprocessing
+    return settled.prepared_by(prepared if source is None else source.settled(prepared))
 
 
-def _samples(spec: Spec) -> tuple[list[Sample], list[Skipped]]:
-    if spec.manifest is None and (spec.images is None or spec.masks is None):
+def _data_of(spec: Spec) -> Any:
+    if spec.manifest is not None and spec.images is None and spec.masks is None:
+        return spec.manifest
+    if spec.manifest is not None:
+        raise RunError(
+            "A manifest names images and masks: leave out images= and masks=, or manifest=.",
+            option=("images", "masks", "manifest"),
+        )
+    if spec.images is None or spec.masks is None:
         raise RunError(
             "It is not said where the data lies: give images= and masks=, or manifest=.",
             option=("images", "masks", "manifest"),
         )
-    samples, skipped = find_samples(
-        None if spec.images is None else Path(spec.images),
-        None if spec.masks is None else Path(spec.masks),
-        manifest=None if spec.manifest is None else Path(spec.manifest),
-        classes=spec.classes,
-    )
-    for sample in samples:
-        if sample.mask is None:
-            reason = "No mask is named for it, and a report needs one: add it, or leave it out."
-            skipped.append(Skipped(sample.id, sample.file, reason))
-    samples = [sample for sample in samples if sample.mask is not None]
-    require_any(samples, skipped)
-    return samples, skipped
+    return spec.images, spec.masks
+
+
+def _with_masks(source: Source) -> Source:
+    """The samples that have a mask, the others being skipped; in memory it is seen when read."""
+    if not source.in_memory:
+        have = [number for number, one in enumerate(source.samples) if one.mask is not None]
+        lack = [one for one in source.samples if one.mask is None]
+        source = source.subset(have)
+        source.skipped = [*source.skipped, *(Skipped(one.id, one.file, NO_MASK) for one in lack)]
+    require_any(source.samples, source.skipped)
+    return source
+
+
+def _size_in(source: Source | None, channels: int, dims: int) -> tuple[int, ...] | None:
+    """The spatial size of the first image in memory; None where that can't be told."""
+    if source is None or not source.in_memory:
+        return None
+    first = source.dataset(Preprocessing(channels=channels, dims=dims), [0])[0]
+    return None if isinstance(first, Skipped) else tuple(first.prepared.image.shape[1:])
 
 
 def _batch_size(given: int | None, network: LoadedModel, tile: tuple[int, ...] | None) -> int:

@@ -64,7 +64,8 @@ def read_ahead(
             raise
         raise RunError(
             "A process that reads images was killed, often for want of memory: start the same "
-            "command again, with fewer --workers (0 reads without any)."
+            "command again, with fewer workers, as in workers=0.",
+            option="workers",
         ) from error
 
 
@@ -83,19 +84,26 @@ class _Packed:
     frame: Frame
     image: NDArray[np.uint8]
     truth: NDArray[np.int64]
+    spacing: tuple[float, float, float] | None
 
     @classmethod
     def pack(cls, item: Item) -> _Packed:
         prepared = item.prepared
         mask = None if prepared.mask is None else prepared.mask.numpy()
         return cls(
-            item.sample, prepared.image.numpy(), mask, prepared.frame, item.image, item.truth
+            item.sample,
+            prepared.image.numpy(),
+            mask,
+            prepared.frame,
+            item.image,
+            item.truth,
+            item.spacing,
         )
 
     def unpack(self) -> Item:
         mask = None if self.network_mask is None else torch.from_numpy(self.network_mask)
         prepared = Prepared(torch.from_numpy(self.network_image), mask, self.frame)
-        return Item(self.sample, prepared, self.image, self.truth)
+        return Item(self.sample, prepared, self.image, self.truth, self.spacing)
 
 
 class _Packing(Dataset["_Packed | Skipped"]):

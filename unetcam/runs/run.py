@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from unetcam.data import ClassTable, Skipped
-from unetcam.errors import RunError
+from unetcam.errors import RunError, reason
 from unetcam.runs.spec import SCHEMA_VERSION, Spec
 from unetcam.runs.store import ROWS, RUN_JSON, read_meta
 from unetcam.runs.summary import summarise
@@ -56,6 +58,23 @@ class Run:
     spec: Spec
 
     @property
+    def page(self) -> Path:
+        """The report for a person; it may be missing, as a run is there before its report."""
+        return self.path / "report.html"
+
+    def _repr_html_(self) -> str:
+        counts = self.meta.get("counts", {})
+        table = self.summary[self.summary["metric"] == "class_iou"]
+        table = table.drop_duplicates("class_index")[["class_name", "mean", "support"]]
+        table = table.rename(columns={"class_name": "class", "mean": "IoU", "support": "images"})
+        said = (
+            f"{counts.get('explained', 0)} images explained, {len(self.skipped)} skipped, at "
+            f"{len(self.layers)} layers: {self.page if self.page.exists() else self.path}"
+        )
+        figures = table.to_html(index=False, border=0, float_format="{:.3f}".format)
+        return f"<p>{escape(said)}</p>{figures}"
+
+    @property
     def layers(self) -> list[str]:
         """The explained layers, deepest first."""
         return list(self.spec.layers or ())
@@ -73,7 +92,7 @@ class Run:
         return [name for name in self.rows.columns if name not in KEYS]
 
     @classmethod
-    def load(cls, folder: str | Path) -> Run:
+    def load(cls, folder: str | os.PathLike[str]) -> Run:
         """Read a run's folder.
 
         Raises
@@ -104,7 +123,9 @@ class Run:
             rows = pd.read_parquet(folder / ROWS)
         except (OSError, pa.ArrowException) as error:
             raise RunError(
-                f"'{folder / ROWS}' can't be read ({error}): run the report again with --force."
+                f"'{folder / ROWS}' can't be read ({reason(error)}): run the report again with "
+                "force=True.",
+                option="force",
             ) from error
         spec = Spec.from_dict(meta["spec"])
         return cls(

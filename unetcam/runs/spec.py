@@ -262,6 +262,15 @@ class Spec:
             dims=self.dims,
         )
 
+    def prepared_by(self, preprocessing: Preprocessing) -> Spec:
+        """The spec with what was decided of the preprocessing for the whole data set."""
+        return replace(
+            self,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
+            max_value=preprocessing.max_value,
+        )
+
     @property
     def tiles(self) -> tuple[tuple[int, ...], int] | None:
         """Sides and overlap of the tiles; None where images are explained whole."""

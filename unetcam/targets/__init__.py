@@ -7,7 +7,8 @@ Any target narrows its region to that of another, or to a mask, with ``within=``
 
 from __future__ import annotations
 
-from unetcam.targets.base import Region, RegionScore, Score, Target
+from unetcam.engine.request import Score
+from unetcam.targets.base import Region, RegionScore, Target
 from unetcam.targets.channels import Head, Scale, class_count, predict, predicted_as
 from unetcam.targets.contrasts import Contrast
 from unetcam.targets.regions import Box, ClassScore, Pixel, PredictedRegion

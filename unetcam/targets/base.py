@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -12,32 +12,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from unetcam.engine.request import Score
 from unetcam.errors import TargetError
 from unetcam.targets.channels import Head, Scale, all_scores, class_count, is_multi_label
 
 _WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a target makes of a batch of logits.
-
-    Attributes
-    ----------
-    value : Tensor
-        (B,) differentiable; zero, without a gradient, where the region does not exist.
-    defined : Tensor
-        (B,) bool: whether the region exists in the image.
-    channel : int, optional
-        The one channel of the logits that the value depends on, where it is one.
-    everywhere : bool
-        Whether the value is that channel's mean over all pixels.
-    """
-
-    value: Tensor
-    defined: Tensor
-    channel: int | None = None
-    everywhere: bool = False
 
 
 class Target(ABC):
@@ -78,6 +57,10 @@ class Target(ABC):
         """The target that stands for one image of the batch."""
         return self
 
+    def read_by(self, head: Head) -> Target:
+        """The target of a network whose channels are read by `head`, where it does not say how."""
+        return self
+
     def _values(self) -> Iterable[Any]:
         return (getattr(self, field.name) for field in fields(cast(Any, self)))
 
@@ -102,10 +85,12 @@ class RegionScore(Target):
         The class whose score is explained.
     on : {"logits", "probability", "log_probability"}
         What is averaged. Probabilities are those of the head.
-    head : {"softmax", "sigmoid"}
+    head : {"softmax", "sigmoid"}, optional
         How the network's channels are read: with "softmax" a pixel belongs to one class, the
         highest; with "sigmoid" it belongs to each class whose logit is above zero, and its truth
         is given for each class. A one-channel output is foreground against background in both.
+        Left out it is what :class:`~unetcam.UNetCAM` was told of the network, "softmax" by
+        default.
     within : RegionScore or array_like, optional
         Narrows the region to the pixels of another target, or of a mask, (*spatial) or
         (B, *spatial). Only the other's pixels count, not its score. An image in which nothing is
@@ -115,14 +100,28 @@ class RegionScore(Target):
     class_index: int
     _: KW_ONLY
     on: Scale = "logits"
-    head: Head = "softmax"
+    head: Head | None = None
     within: RegionScore | Tensor | ArrayLike | None = None
 
     def __post_init__(self) -> None:
         require("on", self.on, get_args(Scale), "scale of a score")
-        require("head", self.head, get_args(Head), "kind of head")
+        require("head", self.reading, get_args(Head), "kind of head")
         if self.within is not None:
             self._set("within", as_region(self.within))
+
+    @property
+    def reading(self) -> Head:
+        """How the channels are read: `head`, or "softmax" while it is left out."""
+        return "softmax" if self.head is None else self.head
+
+    def read_by(self, head: Head) -> Target:
+        if head == "softmax":
+            return self
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {
+            name: value.read_by(head) for name, value in values.items() if isinstance(value, Target)
+        }
+        return replace(self, **changed, head=head if self.head is None else self.head)
 
     @property
     @abstractmethod
@@ -156,11 +155,11 @@ class RegionScore(Target):
 
     def values(self, logits: Tensor) -> Tensor:
         """What is averaged over the region, (B, *spatial)."""
-        return all_scores(logits, self.on, self.head)[:, self.class_index]
+        return all_scores(logits, self.on, self.reading)[:, self.class_index]
 
     def channel(self, logits: Tensor) -> int | None:
         """The one channel of the logits that :meth:`values` depends on, where it is one."""
-        alone = is_multi_label(logits, self.head) or self.on == "logits"
+        alone = is_multi_label(logits, self.reading) or self.on == "logits"
         return self.class_index if alone and logits.shape[1] > 1 else None
 
     def check(self, logits: Tensor) -> None:

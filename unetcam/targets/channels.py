@@ -39,24 +39,31 @@ def is_multi_label(logits: Tensor, head: Head) -> bool:
     return head == "sigmoid" and logits.shape[1] > 1
 
 
-def predict(logits: Tensor) -> Tensor:
-    """The predicted class of every pixel.
+def predict(logits: Tensor, head: Head = "softmax") -> Tensor:
+    """What the network predicts at every pixel.
 
     Parameters
     ----------
     logits : Tensor
         (B, C, *spatial); with C = 1 a pixel is foreground where its logit is above zero.
+    head : {"softmax", "sigmoid"}
+        With "sigmoid" and several channels a pixel has each class whose logit is above zero.
 
     Returns
     -------
     Tensor
-        (B, *spatial), int64, on the logits' device.
+        On the logits' device: the class, (B, *spatial) int64; or with several channels and a
+        "sigmoid" whether the pixel has each class, (B, C, *spatial) bool.
 
     Examples
     --------
     >>> predict(torch.tensor([[[[-1.0, 2.0]]]]))
     tensor([[[0, 1]]])
+    >>> predict(torch.tensor([[[[3.0, -1.0]], [[2.0, -2.0]]]]), "sigmoid").shape  # (1, 2, 1, 2)
+    torch.Size([1, 2, 1, 2])
     """
+    if is_multi_label(logits, head):
+        return logits.detach() > 0
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).long()
     return logits.argmax(dim=1)

@@ -102,7 +102,7 @@ class Contrast(RegionScore):
         return (truth >= 0) & (truth != self.class_index)
 
     def values(self, logits: Tensor) -> Tensor:
-        scores = all_scores(logits, self.on, self.head)
+        scores = all_scores(logits, self.on, self.reading)
         own = scores[:, self.class_index]
         if isinstance(self.against, Tensor):
             other = self._truth(logits).clamp(min=0).expand_as(own).unsqueeze(1)

@@ -66,7 +66,7 @@ class PredictedRegion(RegionScore):
         return f"predicted region of class {self.class_index}"
 
     def region(self, logits: Tensor) -> Tensor:
-        return predicted_as(logits, self.class_index, self.head)
+        return predicted_as(logits, self.class_index, self.reading)
 
 
 @dataclass(frozen=True, eq=False)

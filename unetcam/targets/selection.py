@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Union, cast
 
 import torch
 from torch import Tensor
 
-from unetcam.engine.request import Scored, Scoring
+from unetcam.engine.request import Score, Scoring
 from unetcam.errors import TargetError
-from unetcam.targets.base import Score, Target
-from unetcam.targets.channels import class_count
+from unetcam.targets.base import Target
+from unetcam.targets.channels import Head, class_count
 from unetcam.targets.regions import ClassScore
-
-if TYPE_CHECKING:
-    from unetcam.data.tiles import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +147,9 @@ class PerImage(Target):
             channels.pop() if len(channels) == 1 else None,
         )
 
+    def read_by(self, head: Head) -> Target:
+        return PerImage(tuple(target.read_by(head) for target in self._each))
+
     @property
     def _each(self) -> tuple[Target, ...]:
         return cast("tuple[Target, ...]", self.targets)
@@ -176,16 +176,17 @@ TargetLike = Union[Target, Callable[[Tensor], Tensor]]  # noqa: UP007
 
 def as_targets(given: TargetLike | Sequence[TargetLike]) -> tuple[Target, ...]:
     """One target or several, functions among them, as a tuple of targets."""
-    several: Any = given if isinstance(given, Iterable) and not callable(given) else [given]
-    found: list[Target] = []
-    for one in several:
-        if isinstance(one, Target):
-            found.append(one)
-        elif callable(one) and not isinstance(one, type):
-            found.append(Function(one))
-        else:
-            raise _no_target(one)
-    return tuple(found)
+    is_one = isinstance(given, (str, Tensor)) or not isinstance(given, Iterable) or callable(given)
+    several: Any = [given] if is_one else given
+    return tuple(_as_target(one) for one in several)
+
+
+def _as_target(given: Any) -> Target:
+    if isinstance(given, Target):
+        return given
+    if callable(given) and not isinstance(given, type):
+        return Function(given)
+    raise _no_target(given)
 
 
 def chosen(
@@ -214,8 +215,8 @@ def check_existing(targets: Sequence[Target], defined: Tensor) -> None:
     images = range(len(defined))
     if not any(target.for_image(i).must_exist for target in targets for i in images):
         return
-    for image, found in enumerate(defined.tolist()):
-        for target, exists in zip(targets, found, strict=True):
+    for image, existing in enumerate(defined.tolist()):
+        for target, exists in zip(targets, existing, strict=True):
             own = target.for_image(image)
             if own.must_exist and not exists:
                 raise TargetError(
@@ -232,89 +233,26 @@ def _no_target(given: object) -> TargetError:
 
 
 def scoring_of(
-    targets: TargetLike | Sequence[TargetLike] | Choice | None,
-) -> tuple[list[Target], Scoring]:
-    """How logits are scored, and the list of targets, which is filled when the first were."""
-    given: Any = targets
-    if isinstance(given, Iterator):
-        given = tuple(given)  # they are asked for again with every forward
-    explained: list[Target] = []
-
-    def score(logits: Tensor, reference: Tensor | None = None) -> list[Score]:
-        explained[:] = chosen(given, logits if reference is None else reference)
-        check_targets(explained, logits)
-        held = () if reference is None else (reference,)
-        return [target.score(logits, *held) for target in explained]
-
-    return explained, score
-
-
-@dataclass(frozen=True, eq=False)
-class Seed:
-    """The derivative of a score with respect to the logits of the whole image, held small.
-
-    Attributes
-    ----------
-    values : Tensor
-        (C', *spatial), for one channel or all; bool where there is one value beside zero.
-    scale : Tensor, optional
-        That one value.
-    channel : int, optional
-        The one channel that the score depends on.
-    """
-
-    values: Tensor
-    scale: Tensor | None
-    channel: int | None
-
-    @classmethod
-    def of(cls, derivative: Tensor, channel: int | None) -> Seed:
-        """Hold a derivative (C, *spatial); that of a region's mean is one value in the region.
-
-        Examples
-        --------
-        >>> seed = Seed.of(torch.tensor([[0.0, 0.5, 0.5], [0.0, 0.0, 0.0]]), channel=0)
-        >>> seed.values, seed.scale
-        (tensor([[False,  True,  True]]), tensor(0.5000))
-        """
-        values = derivative if channel is None else derivative[channel : channel + 1]
-        high = values.amax()
-        scale = torch.where(high > 0, high, values.amin())
-        inside = values != 0
-        if bool(((values == scale) | ~inside).all()):
-            return cls(inside, scale, channel)
-        return cls(values.clone(), None, channel)
-
-    def at(self, window: Window) -> Tensor:
-        """The derivative inside a window, (C', *tile)."""
-        part = self.values[(slice(None), *window)]
-        return part if self.scale is None else part * self.scale
-
-    def score(self, logits: Tensor, parts: Tensor) -> Score:
-        """The score of tiles' logits (b, C, *tile) whose derivative is `parts`, (b, C', *tile)."""
-        seen = logits if self.channel is None else logits[:, self.channel : self.channel + 1]
-        present = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-        return Score((seen * parts).flatten(1).sum(dim=1), present, self.channel)
-
-
-def seeds_of(logits: Tensor, score: Scoring) -> tuple[list[Seed], Tensor]:
-    """Each target's seed, and whether the target exists, (1, T).
+    targets: TargetLike | Iterable[TargetLike] | Choice | None, head: Head = "softmax"
+) -> Scoring:
+    """How logits are scored: every score says of which target it is.
 
     Parameters
     ----------
-    logits : Tensor
-        (1, C, *spatial).
-    score : callable
+    targets : Target, callable, iterable of them, Choice or None
+        None: every class's mean.
+    head : {"softmax", "sigmoid"}
+        How the network's channels are read by targets that don't say it themselves.
     """
-    with torch.enable_grad():
-        leaf = logits.detach().requires_grad_()
-        scores = score(leaf)
-        seeds = [_seed(one, leaf) for one in scores]
-    return seeds, torch.stack([one.defined for one in scores], dim=1)
+    given: Any = targets
+    if isinstance(given, Iterator):
+        given = tuple(given)  # every forward scores them anew
 
+    def score(logits: Tensor, reference: Tensor | None = None) -> list[Score]:
+        picked = chosen(given, logits if reference is None else reference)
+        read = [target.read_by(head) for target in picked]
+        check_targets(read, logits)
+        held = () if reference is None else (reference,)
+        return [replace(target.score(logits, *held), target=target) for target in read]
 
-def _seed(score: Scored, leaf: Tensor) -> Seed:
-    (derivative,) = torch.autograd.grad(
-        score.value.sum(), leaf, retain_graph=True, materialize_grads=True
-    )
-    return Seed.of(derivative[0], score.channel)
+    return score

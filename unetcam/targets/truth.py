@@ -57,14 +57,14 @@ class AgainstTruth(RegionScore):
 
     def check(self, logits: Tensor) -> None:
         super().check(logits)
-        multi = is_multi_label(logits, self.head)
+        multi = is_multi_label(logits, self.reading)
         self._check_size(self.labels, logits, channels=(logits.shape[1],) if multi else ())
         highest = 1 if multi else class_count(logits) - 1
         meaning = "1 and 0 for each class" if multi else f"classes 0 to {highest}"
         check_values(self.labels, highest, self.name, meaning)
 
     def counted(self, logits: Tensor) -> Tensor | None:
-        known = not_ignored(self._there(logits), self.class_index, logits, self.head)
+        known = not_ignored(self._there(logits), self.class_index, logits, self.reading)
         return both(known, super().counted(logits))
 
     def _there(self, logits: Tensor) -> Tensor:
@@ -72,15 +72,15 @@ class AgainstTruth(RegionScore):
 
     def _missed(self, logits: Tensor, class_index: int) -> Tensor:
         """(B, *spatial) bool: truly of the class, and not predicted as it."""
-        true = truly_of(self._there(logits), class_index, logits, self.head)
-        return true & ~predicted_as(logits, class_index, self.head)
+        true = truly_of(self._there(logits), class_index, logits, self.reading)
+        return true & ~predicted_as(logits, class_index, self.reading)
 
     def _made_up(self, logits: Tensor, class_index: int) -> Tensor:
         """(B, *spatial) bool: predicted as the class, and not truly of it."""
         truth = self._there(logits)
-        known = not_ignored(truth, class_index, logits, self.head)
-        false = known & ~truly_of(truth, class_index, logits, self.head)
-        return false & predicted_as(logits, class_index, self.head)
+        known = not_ignored(truth, class_index, logits, self.reading)
+        false = known & ~truly_of(truth, class_index, logits, self.reading)
+        return false & predicted_as(logits, class_index, self.reading)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ class TruthRegion(AgainstTruth):
         return f"true region of class {self.class_index}"
 
     def region(self, logits: Tensor) -> Tensor:
-        return truly_of(self._there(logits), self.class_index, logits, self.head)
+        return truly_of(self._there(logits), self.class_index, logits, self.reading)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +247,7 @@ class BoundaryErrors(_Mistake):
 
     def region(self, logits: Tensor) -> Tensor:
         c = self.class_index
-        true = truly_of(self._there(logits), c, logits, self.head)
+        true = truly_of(self._there(logits), c, logits, self.reading)
         inner, outer = band_of(true, self.counted(logits), logits, self.width)
         return (inner | outer) & (self._missed(logits, c) | self._made_up(logits, c))
 
@@ -281,9 +281,9 @@ class MissedComponents(_Mistake):
         return f"missed components of class {self.class_index}"
 
     def region(self, logits: Tensor) -> Tensor:
-        true = truly_of(self._there(logits), self.class_index, logits, self.head)
+        true = truly_of(self._there(logits), self.class_index, logits, self.reading)
         labels = label_components(spread(true, logits)).flatten(1)
-        met = predicted_as(logits, self.class_index, self.head).flatten(1)
+        met = predicted_as(logits, self.class_index, self.reading).flatten(1)
         hits = labels.new_zeros(len(labels), int(labels.max()) + 1)
         hits.scatter_add_(1, labels, met.long())
         missed = (labels > 0) & (hits.gather(1, labels) == 0)

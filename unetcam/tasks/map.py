@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from torch.utils.data import Dataset
+
 from unetcam import methods
-from unetcam.data import Sample, SegmentationDataset, Skipped, find_samples
-from unetcam.data.volume_samples import whole_volumes
+from unetcam.data import Item, Sample, Skipped, Source, find_samples, open_source
+from unetcam.data.sources import FileSource
 from unetcam.errors import DataError, RunError
 from unetcam.page.map_files import write_image, write_volume
 from unetcam.page.text import file_names
-from unetcam.runs import Progress, Silent, Spec, open_network, settle
+from unetcam.runs import Plan, Progress, Silent, Spec, evaluated, open_network, settle
 from unetcam.runs.explain import Explainer
-from unetcam.runs.loop import dataset_of
 from unetcam.runs.spec import TRUTH_KINDS
+from unetcam.tasks.options import named, shows_options
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,57 @@ class MapFiles:
         return f"{len(self.files)} files in {self.folder}{more}."
 
 
+@shows_options
+def map(  # its name on the command line and in `unetcam.map`
+    model: str | os.PathLike[str] | nn.Module,
+    images: Any,
+    *,
+    out: str | os.PathLike[str],
+    force: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> MapFiles:
+    """Explain single images and write what is seen, as ``unetcam map`` does.
+
+    Parameters
+    ----------
+    model : str, path or nn.Module
+        What MODEL is on the command line, or a network in memory.
+    images : path, sequence of paths, Tensor or sequence of Tensor
+        Files or folders; or images (C, H, W) in memory, prepared for the network.
+    out : path
+        The folder; is made where it is missing.
+    force : bool
+        Replace the files of an image that is there already.
+    progress : Progress, optional
+        Is told how it goes on.
+    **options
+        `classes` and the fields of :class:`unetcam.runs.Spec`.
+
+    Returns
+    -------
+    MapFiles
+
+    Raises
+    ------
+    UnetcamError
+        One sentence: what is wrong, and what to do.
+    """
+    name, module = named(model)
+    spec = Spec.of(model=name, **options)
+    return write_maps(spec, images, Path(out), model=module, force=force, progress=progress)
+
+
 def write_maps(
     spec: Spec,
-    images: Sequence[Path],
+    images: Any,
     out: Path,
     *,
+    model: nn.Module | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> MapFiles:
-    """Explain single images and write what is seen: what ``unetcam map`` does.
+    """Explain single images and write what is seen.
 
     For every image there is a folder, see :func:`unetcam.page.map_files.write_image`; a network of
     volumes explains NIfTI and NRRD files whole, see :func:`unetcam.page.map_files.write_volume`.
@@ -66,10 +112,12 @@ def write_maps(
     ----------
     spec : Spec
         What is asked for; its target is "class" or "predicted": the others need masks.
-    images : sequence of Path
-        Files or folders.
+    images : path, sequence of paths, Tensor or sequence of Tensor
+        See :func:`map`.
     out : Path
         Is made where it is missing.
+    model : nn.Module, optional
+        A network in memory; by default the one that the spec names.
     force : bool
         Replace the files of an image that is there already.
     progress : Progress, optional
@@ -91,13 +139,17 @@ def write_maps(
             option="target",
         )
     methods.get(spec.method).check()
-    samples, skipped = _samples(images)
-    network = open_network(spec)
-    spec = settle(spec, network)
+    source = _source(images)
+    network = open_network(spec, model, source=source)
     if network.dims == 3:
-        samples, others = whole_volumes(samples, spec.orientation or "RAS")
-        skipped += others
-    ids = [sample.id for sample in samples]
+        if source.in_memory:
+            raise RunError(
+                "Maps of volumes in memory have no file to lie beside: give NIfTI or NRRD files, "
+                "or explain the tensors with UNetCAM."
+            )
+        source = source.volumes(spec.orientation or "RAS")
+    plan = Plan(network, source, settle(spec, network, source))
+    ids = [sample.id for sample in plan.samples]
     folders = {one: out / name for one, name in zip(ids, file_names(ids), strict=True)}
     taken = [folder for folder in folders.values() if folder.exists()]
     if taken and not force:
@@ -105,12 +157,15 @@ def write_maps(
             f"'{taken[0]}' is there already: choose another out=, or add force=True to replace it.",
             option=("out", "force"),
         )
-    for one in skipped:
+    for one in plan.skipped:
         progress.skipped(one)
-    progress.begin(len(samples), 0)
-    with Explainer(network.module, spec, progress.within) as explainer:
-        files, unread = _write_all(explainer, dataset_of(samples, spec), folders, progress)
-    skipped += unread
+    progress.begin(len(plan.samples), 0)
+    with (
+        evaluated(network.module),
+        Explainer(network, plan.spec, progress.within) as explainer,
+    ):
+        files, unread = _write_all(explainer, plan, folders, progress)
+    skipped = [*plan.skipped, *unread]
     if not files:
         raise DataError(
             f"No image could be explained, the first, '{skipped[0].file}', because: "
@@ -120,14 +175,12 @@ def write_maps(
 
 
 def _write_all(
-    explainer: Explainer,
-    dataset: SegmentationDataset,
-    folders: Mapping[str, Path],
-    progress: Progress,
+    explainer: Explainer, plan: Plan, folders: Mapping[str, Path], progress: Progress
 ) -> tuple[list[Path], list[Skipped]]:
     written: list[Path] = []
     skipped: list[Skipped] = []
-    for position in range(len(dataset)):
+    dataset: Dataset[Item | Skipped] = plan.dataset()
+    for position in range(len(plan.samples)):
         item = dataset[position]
         if isinstance(item, Skipped):
             skipped.append(item)
@@ -139,13 +192,21 @@ def _write_all(
     return written, skipped
 
 
-def _samples(images: Sequence[Path]) -> tuple[list[Sample], list[Skipped]]:
+def _source(images: Any) -> Source:
+    if isinstance(images, (str, os.PathLike)):
+        return _files([Path(images)])
+    if isinstance(images, Sequence) and all(isinstance(one, (str, os.PathLike)) for one in images):
+        return _files([Path(one) for one in images])
+    return open_source([(image, None) for image in images])
+
+
+def _files(paths: Sequence[Path]) -> Source:
     samples: dict[str, Sample] = {}
     skipped: list[Skipped] = []
-    for path in images:
-        found, failed = find_samples(path)
+    for path in paths:
+        here, failed = find_samples(path)
         skipped += failed
-        for sample in found:
+        for sample in here:
             if sample.id in samples and samples[sample.id].files != sample.files:
                 raise DataError(
                     f"Two images are called '{sample.id}': explain them one at a time, into "
@@ -155,4 +216,4 @@ def _samples(images: Sequence[Path]) -> tuple[list[Sample], list[Skipped]]:
     if not samples:
         reason = f": {skipped[0].reason}" if skipped else "."
         raise DataError(f"There is no image to explain{reason}")
-    return list(samples.values()), skipped
+    return FileSource(list(samples.values()), skipped, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import nn
 
-from unetcam.data import Sample, Skipped
+from unetcam.data import Skipped
 from unetcam.page.examples import Example, Role, choose_examples
 from unetcam.page.html import write_report
 from unetcam.page.slices import choose_slice
-from unetcam.runs import Progress, Run, Silent, Spec, execute, prepare, publishing
+from unetcam.runs import Plan, Progress, Run, Silent, Spec, execute, prepare, publishing
 from unetcam.runs.explain import ExplainedBatch, Explainer
-from unetcam.runs.loop import dataset_of
+from unetcam.runs.prepare import evaluated
+from unetcam.tasks.options import located, named, shows_options
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,88 @@ class Outcome:
         return f"{text}, in {self.seconds:.0f} s.\nReport: {self.page}"
 
 
+@shows_options
+def report(
+    model: str | os.PathLike[str] | nn.Module,
+    data: Any,
+    *,
+    out: str | os.PathLike[str],
+    workers: int = 0,
+    force: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Run:
+    """Explain a data set, measure it, and write a report, as ``unetcam report`` does.
+
+    Parameters
+    ----------
+    model : str, path or nn.Module
+        What MODEL is on the command line, or a network in memory, which is explained in eval mode
+        on its own device and left as it was.
+    data : object
+        Two folders (images, masks), a manifest, a torch ``Dataset`` or ``DataLoader`` of
+        (image, mask), or two arrays; see :func:`unetcam.data.open_source`. Images in memory are
+        taken as they are: prepared for the network.
+    out : path
+        The run's folder. A run that was stopped goes on with the same call.
+    workers : int
+        Processes that read files; data in memory is read in this one.
+    force : bool
+        Replace another run in the folder; only files that a run wrote are deleted.
+    progress : Progress, optional
+        Is told how it goes on.
+    **options
+        `classes` (names, a table or a file), `ignore_index`, and the fields of
+        :class:`unetcam.runs.Spec`.
+
+    Returns
+    -------
+    Run
+        `rows`, `summary`, `path`, and more; in a notebook it shows itself.
+
+    Raises
+    ------
+    UnetcamError
+        One sentence: what is wrong, and what to do.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from torch import nn
+    >>> class Net(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.down, self.up = nn.Conv2d(1, 4, 3, 2, 1), nn.ConvTranspose2d(4, 4, 2, 2)
+    ...         self.head = nn.Conv2d(4, 2, 1)
+    ...     def forward(self, x):
+    ...         return self.head(self.up(self.down(x).relu()).relu())
+    >>> images, masks = torch.rand(3, 1, 16, 16), torch.randint(0, 2, (3, 16, 16))
+    >>> run = report(Net(), (images, masks), classes=["ground", "cell"], layers=["up"],
+    ...              out=tempfile.mkdtemp())
+    >>> len(run.rows), run.page.name
+    (6, 'report.html')
+    """
+    name, module = named(model)
+    where, in_memory = located(data)
+    spec = Spec.of(model=name, **where, **options)
+    outcome = run_report(
+        spec,
+        Path(out),
+        model=module,
+        data=in_memory,
+        workers=workers,
+        force=force,
+        progress=progress,
+    )
+    return outcome.run
+
+
 def run_report(
     spec: Spec,
     out: Path,
     *,
+    model: nn.Module | None = None,
+    data: Any = None,
     workers: int = 0,
     force: bool = False,
     command: Sequence[str] = (),
@@ -76,6 +156,8 @@ def run_report(
         What is asked for.
     out : Path
         The run's folder.
+    model, data
+        A network and images in memory, see :func:`unetcam.runs.prepare`.
     workers, force, command, beside, progress
         See :func:`unetcam.runs.execute`.
 
@@ -90,14 +172,10 @@ def run_report(
     """
     started = time.monotonic()
     progress = progress or Silent()
-    plan = prepare(spec)
+    plan = prepare(spec, model, data)
     run = execute(
-        plan.network.module,
-        plan.samples,
-        plan.skipped,
-        plan.spec,
+        plan,
         out,
-        device=plan.network.device,
         workers=workers,
         force=force,
         command=command,
@@ -105,21 +183,19 @@ def run_report(
         progress=progress,
     )
     progress.step("writing the report")
-    page = assemble(plan.network.module, plan.samples, run)
+    page = assemble(plan, run)
     return Outcome(run, page, time.monotonic() - started)
 
 
-def assemble(model: nn.Module, samples: Sequence[Sample], run: Run) -> Path:
+def assemble(plan: Plan, run: Run) -> Path:
     """Write a run's report: figures/ and report.html come into its folder, whole or not at all.
 
     Only the images that are shown are explained again.
 
     Parameters
     ----------
-    model : nn.Module
-        The network of the run, in eval mode.
-    samples : sequence of Sample
-        The images of the run.
+    plan : Plan
+        The network and images of the run.
     run : Run
 
     Returns
@@ -127,21 +203,22 @@ def assemble(model: nn.Module, samples: Sequence[Sample], run: Run) -> Path:
     Path
         report.html
     """
-    examples = explain_examples(model, samples, run)
+    with evaluated(plan.network.module):
+        examples = explain_examples(plan, run)
     with publishing(run.path) as draft:
         name = write_report(run, examples, draft).relative_to(draft)
     return run.path / name
 
 
-def explain_examples(model: nn.Module, samples: Sequence[Sample], run: Run) -> list[Example]:
+def explain_examples(plan: Plan, run: Run) -> list[Example]:
     """The images that stand for each class, with their maps, in the order they were chosen."""
     wanted = choose_examples(run.rows, run.layers)
     shown = {image for _, _, image in wanted}
-    chosen = {sample.id: sample for sample in samples if sample.id in shown}
-    dataset = dataset_of(list(chosen.values()), run.spec)
+    chosen = {one.id: n for n, one in enumerate(plan.samples) if one.id in shown}
+    dataset = plan.dataset(list(chosen.values()))
     scores = run.rows.drop_duplicates(["image", "class_index"]).set_index(["image", "class_index"])
     found: dict[tuple[int, str, str], Example] = {}
-    with Explainer(model, run.spec) as explainer:
+    with Explainer(plan.network, run.spec) as explainer:
         for position, name in enumerate(chosen):
             item = dataset[position]
             if isinstance(item, Skipped):  # it could be read a moment ago: its rows stay
