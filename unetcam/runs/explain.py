@@ -18,6 +18,7 @@ from unetcam import methods
 from unetcam.cam import UNetCAM
 from unetcam.data import Frame, Item
 from unetcam.measures import Geometry, measure
+from unetcam.models import LoadedModel
 from unetcam.result import CAMResult
 from unetcam.runs.framed_targets import targets_for
 from unetcam.runs.spec import Spec
@@ -103,9 +104,7 @@ class Explainer:
         self.spec = spec
         self.layers, self.strides = spec.layers or (), spec.strides or ()
         model = LoadedModel.of(model)
-        tensor = next(model.module.parameters(), None)
-        self.device = torch.device("cpu") if tensor is None else tensor.device
-        self._dtype = torch.float32 if tensor is None else tensor.dtype
+        self.device, self._dtype = model.device, model.dtype
         self._cam = UNetCAM(
             model,
             layers=list(self.layers),
