@@ -307,7 +307,7 @@ def test_a_truth_region_fits_a_network_with_smaller_logits(tmp_path: Path) -> No
 
     ready = plan(tmp_path, 3, target="truth")
     torch.manual_seed(0)
-    ready = replace(ready, network=replace(ready.network, model=Half()))
+    ready = replace(ready, network=LoadedModel.of(Half(), torch.zeros(1, 3, 32, 32)))
     rows = execute(ready, tmp_path / "run").rows
     assert set(rows["image"]) == {"im00", "im01", "im02"}
     assert rows["truth_energy"].notna().any()

@@ -219,6 +219,11 @@ class LoadedModel:
                 "training, with channels= where the model is loaded.",
                 option="channels",
             )
+        if any(parameter.is_meta for parameter in self.module.parameters()):
+            return ModelError(
+                "The model's weights are placeholders on the meta device, which hold no values "
+                f"({reason(error)}): load the weights before it is explained."
+            )
         return ModelError(
             f"The model's forward fails on images of shape {shape} ({reason(error)}): give what "
             "it takes, with channels= and size= where the model is loaded.",
