@@ -234,9 +234,11 @@ def prepare(spec: Spec, model: nn.Module | LoadedModel | None = None, data: Any 
         )
     if model is None:
         choose_device(spec.device)
-    source = _with_masks(
-        open_source(_data_of(spec) if data is None else data, classes=spec.classes)
-    )
+    if data is None:
+        data = _data_of(spec)
+    else:
+        _check_memory_options(spec)
+    source = _with_masks(open_source(data, classes=spec.classes, **spec.data_options))
     network = open_network(spec, model, source=source)
     if network.dims == 3:
         source = source.volumes(spec.orientation or "RAS")
@@ -296,6 +298,35 @@ def _data_of(spec: Spec) -> Any:
             option=("images", "masks", "manifest"),
         )
     return spec.images, spec.masks
+
+
+#: What a person may say of files, and not of images that are prepared already.
+_OF_FILES = (
+    "size",
+    "resize_mode",
+    "mean",
+    "std",
+    "max_value",
+    "normalise",
+    "mask_suffix",
+    "pair",
+    "max_pixels",
+    "exif",
+    "instances",
+    "bands",
+    "stretch",
+)
+
+
+def _check_memory_options(spec: Spec) -> None:
+    plain = Spec()
+    for name in _OF_FILES:
+        if getattr(spec, name) != getattr(plain, name):
+            raise RunError(
+                f"Images in memory are taken as they are, prepared for the network: leave out "
+                f"{name}=, or name the files.",
+                option=name,
+            )
 
 
 def _with_masks(source: Source) -> Source:
