@@ -3,7 +3,7 @@
 >>> import unetcam
 >>> unetcam.__all__
 ['CAMResult', 'UNetCAM', '__version__', 'check', 'compare', 'diagnose', 'errors', 'find_layers',
- 'map', 'measures', 'methods', 'reliance', 'report', 'targets']
+ 'load', 'map', 'measures', 'methods', 'reliance', 'report', 'targets']
 """
 
 import importlib
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from unetcam.cam import UNetCAM
     from unetcam.diagnosis import diagnose
     from unetcam.interventions import reliance
-    from unetcam.models.topology import find_layers
+    from unetcam.models.loaded_model import find_layers
+    from unetcam.models.opening import load
     from unetcam.result import CAMResult
     from unetcam.tasks.check import check
     from unetcam.tasks.compare import compare
@@ -32,6 +33,7 @@ __all__ = [
     "diagnose",
     "errors",
     "find_layers",
+    "load",
     "map",
     "measures",
     "methods",
@@ -47,7 +49,8 @@ _HOMES = {
     "check": "unetcam.tasks.check",
     "compare": "unetcam.tasks.compare",
     "diagnose": "unetcam.diagnosis",
-    "find_layers": "unetcam.models.topology",
+    "find_layers": "unetcam.models.loaded_model",
+    "load": "unetcam.models.opening",
     "map": "unetcam.tasks.map",
     "reliance": "unetcam.interventions",
     "report": "unetcam.tasks.report",

@@ -16,7 +16,7 @@ from unetcam.errors import DataError, LayerError, UnetcamError
 from unetcam.interventions.weights import WeightedModules, randomised, weighted_modules
 from unetcam.measures.sanity import PAIRS, Similarity, different_pairs, judge
 from unetcam.methods import registry
-from unetcam.models.topology import find_layers
+from unetcam.models.loaded_model import LoadedModel
 from unetcam.runs import Spec
 from unetcam.runs.prepare import prepare
 from unetcam.targets import ClassScore, Target, class_count, predict
@@ -43,7 +43,7 @@ class Steps(Protocol):
 
 
 def check(
-    model: nn.Module,
+    model: nn.Module | LoadedModel,
     images: Tensor,
     truth: Tensor | None = None,
     *,
@@ -57,7 +57,7 @@ def check(
 
     Parameters
     ----------
-    model : nn.Module
+    model : nn.Module or LoadedModel
         Left as found; weights are shuffled in copies.
     images : Tensor
         (B, C, *spatial), two or more, prepared as the network takes them, on its device.
@@ -100,14 +100,17 @@ def check(
     names = list(dict.fromkeys(methods))
     for name in names:
         _require_per_target(name)
-    layer_names, modules = _look(model, images[:1], layers)
-    logits = _logits(model, layer_names[0], images)
+    loaded = LoadedModel.of(model, images[:1])
+    layer_names, modules = _look(loaded, images[:1], layers)
+    logits = torch.cat([loaded.logits(images[part]) for part in _batches(images)])
     classes, regions = class_count(logits), _regions(logits, truth)
-    networks = _networks(model, modules, seed)
+    networks = _networks(loaded, modules, seed)
     if progress is not None:
         progress.begin(len(networks) + 2, 0)
 
-    def maps_of(network: nn.Module, used: Sequence[str]) -> dict[str, dict[str, dict[str, Tensor]]]:
+    def maps_of(
+        network: LoadedModel, used: Sequence[str]
+    ) -> dict[str, dict[str, dict[str, Tensor]]]:
         """By method, target and layer: (B, classes, *layer_spatial)."""
         found = {
             name: _maps(network, layer_names, name, seed, images, regions, classes) for name in used
@@ -116,8 +119,8 @@ def check(
             progress.advance(1)
         return found
 
-    trained = maps_of(model, names)
-    baselines = maps_of(model, BASELINES)
+    trained = maps_of(loaded, names)
+    baselines = maps_of(loaded, BASELINES)
     others = {step: maps_of(network(), names) for step, network in networks.items()}
     first, second = different_pairs(len(images), pairs, seed)
     rows = []
@@ -178,14 +181,12 @@ def check_data(
             "give more images, or bring them to one size with size=.",
             option="size",
         )
-    model = plan.network.model
-    parameter = next(model.parameters(), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
-    images = torch.stack([one.prepared.image for one in items]).to(plan.network.device, dtype)
+    network = plan.network
+    images = torch.stack([one.prepared.image for one in items]).to(network.device, network.dtype)
     masks = [one.prepared.mask for one in items if one.prepared.mask is not None]
     truth = torch.stack(masks) if len(masks) == len(items) else None
     return check(
-        model,
+        network,
         images,
         truth,
         methods=methods,
@@ -230,37 +231,43 @@ _WHOLE = "all weights"
 
 
 def _look(
-    model: nn.Module, image: Tensor, layers: Sequence[str] | None
+    loaded: LoadedModel, image: Tensor, layers: Sequence[str] | None
 ) -> tuple[tuple[str, ...], WeightedModules]:
     """The layers to check, and the modules in the order in which they run."""
-    table = find_layers(model, image)
-    names = table.decoder if layers is None else tuple(layers)
+    names = loaded.table.decoder if layers is None else tuple(layers)
     if not names:
         raise LayerError(
             "No decoder layer was found in the network: name the layers with layers=.",
             option="layers",
         )
-    inner = [layer.name for layer in table if layer.stage in ("encoder", "bottleneck")]
-    return names, weighted_modules(model, image, inner[-1] if inner else None)
+    inner = [one.name for one in loaded.table if one.stage in ("encoder", "bottleneck")]
+    return names, weighted_modules(loaded.module, image, inner[-1] if inner else None)
 
 
 def _networks(
-    model: nn.Module, modules: WeightedModules, seed: int
-) -> dict[str, Callable[[], nn.Module]]:
+    loaded: LoadedModel, modules: WeightedModules, seed: int
+) -> dict[str, Callable[[], LoadedModel]]:
     """By what is randomised, what makes the network: one at a time, so that one copy is held."""
+
+    def shuffled(names: Sequence[str]) -> LoadedModel:
+        return LoadedModel.of(randomised(loaded.module, names, seed), output=loaded.output)
+
     steps = modules.cascade(STEPS)
-    networks: dict[str, Callable[[], nn.Module]] = {}
+    networks: dict[str, Callable[[], LoadedModel]] = {}
     if modules.decoder and len(modules.decoder) < len(modules.names):
-        networks[_DECODER] = partial(randomised, model, modules.decoder, seed)
+        networks[_DECODER] = partial(shuffled, modules.decoder)
     for number, names in enumerate(steps):
         last = number == len(steps) - 1
-        step = _WHOLE if last else f"from the head down to {names[0]}"
-        networks[step] = partial(randomised, model, names, seed)
+        networks[_WHOLE if last else f"from the head down to {names[0]}"] = partial(shuffled, names)
     return networks
 
 
+def _batches(images: Tensor) -> list[slice]:
+    return [slice(s, s + IMAGES_AT_ONCE) for s in range(0, len(images), IMAGES_AT_ONCE)]
+
+
 def _maps(
-    network: nn.Module,
+    network: LoadedModel,
     layers: Sequence[str],
     method: str,
     seed: int,
@@ -272,8 +279,7 @@ def _maps(
     cam = UNetCAM(network, list(layers), registry.get(method, seed))
     parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     count = classes * len(regions)
-    for start in range(0, len(images), IMAGES_AT_ONCE):
-        batch = slice(start, start + IMAGES_AT_ONCE)
+    for batch in _batches(images):
         targets: list[Target] = []
         for labels in regions.values():
             within = [None if labels is None else labels[batch] == c for c in range(classes)]
@@ -295,12 +301,6 @@ def _regions(logits: Tensor, truth: Tensor | None) -> dict[str, Tensor | None]:
     if truth is not None:
         regions["truth"] = truth.to(logits.device)
     return regions
-
-
-def _logits(model: nn.Module, layer: str, images: Tensor) -> Tensor:
-    cam = UNetCAM(model, [layer], "random")
-    starts = range(0, len(images), IMAGES_AT_ONCE)
-    return torch.cat([cam(images[s : s + IMAGES_AT_ONCE], ClassScore(0)).logits for s in starts])
 
 
 # -- what can't be checked --------------------------------------------------------------------
