@@ -85,6 +85,16 @@ def test_what_is_in_memory_is_explained_as_by_hand(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+def test_a_loaded_model_is_taken_as_it_is(tmp_path: Path) -> None:
+    from unetcam.models import LoadedModel
+
+    plain = report(network(), arrays(), tmp_path / "plain").rows
+    loaded = LoadedModel.of(network(), torch.zeros(1, 3, 24, 20))
+    pd.testing.assert_frame_equal(report(loaded, arrays(), tmp_path / "loaded").rows, plain)
+    with pytest.raises(RunError, match="leave out checkpoint="):
+        report(loaded, arrays(), tmp_path / "other", checkpoint="best.pth")
+
+
 def test_every_form_of_data_gives_the_same_rows(tmp_path: Path) -> None:
     images, masks = arrays()
     pairs = Pairs(images, masks)

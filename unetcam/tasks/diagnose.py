@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unetcam.data import Item, Skipped
 from unetcam.diagnosis import Diagnosis, Finding, diagnose, names
 from unetcam.errors import RunError, suggestion
+from unetcam.models import LoadedModel
 from unetcam.runs import Plan, Progress, Run, Silent, Spec, evaluated, prepare, publishing
 from unetcam.runs.findings import Examined, read_examined, write_examined
 
@@ -116,15 +117,13 @@ def examine(
     def told(done: int, total: int) -> None:
         progress.step(f"testing what the network leans on, question {min(done + 1, total)}/{total}")
 
-    model = plan.network.model
-    tensor = next(model.parameters(), None)
-    dtype = torch.float32 if tensor is None else tensor.dtype
+    network = plan.network
     told(0, len(names()))
-    with evaluated(model):
+    with evaluated(network.module):
         diagnosis = diagnose(
-            model,
-            sampled.images.to(plan.network.device, dtype),
-            sampled.truth.to(plan.network.device),
+            network,
+            sampled.images.to(network.device, network.dtype),
+            sampled.truth.to(network.device),
             classes=plan.spec.class_names,
             names=sampled.names,
             seed=plan.spec.seed,
@@ -148,7 +147,7 @@ def examine_run(plan: Plan, run: Run, progress: Progress | None = None) -> None:
 def run_diagnosis(
     spec: Spec,
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | LoadedModel | None = None,
     data: Any = None,
     progress: Progress | None = None,
 ) -> Examined:

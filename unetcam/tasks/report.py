@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from unetcam.models import LoadedModel
 from unetcam.page.html import write_report
 from unetcam.page.overview import warnings
 from unetcam.runs import Plan, Progress, Run, Silent, Spec, execute, prepare, publishing
@@ -65,7 +66,7 @@ class Outcome:
 
 @shows_options
 def report(
-    model: str | os.PathLike[str] | nn.Module,
+    model: str | os.PathLike[str] | nn.Module | LoadedModel,
     data: Any,
     *,
     out: str | os.PathLike[str],
@@ -79,7 +80,7 @@ def report(
 
     Parameters
     ----------
-    model : str, path or nn.Module
+    model : str, path, nn.Module or LoadedModel
         What MODEL is on the command line, or a network in memory, which is explained in eval mode
         on its own device and left as it was.
     data : object
@@ -148,7 +149,7 @@ def run_report(
     spec: Spec,
     out: Path,
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | LoadedModel | None = None,
     data: Any = None,
     diagnose: bool = True,
     workers: int = 0,
@@ -218,7 +219,7 @@ def assemble(plan: Plan, run: Run) -> Path:
     Path
         report.html
     """
-    with evaluated(plan.network.model):
+    with evaluated(plan.network.module):
         shown = explain_pictures(plan, run)
     with publishing(run.path) as draft:
         page = write_report(run, shown.examples, run.diagnosis, draft, mistakes=shown.mistakes)
