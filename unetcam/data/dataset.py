@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from unetcam.data.channels import for_display, to_channels
 from unetcam.data.class_table import ClassTable
 from unetcam.data.files import shown
-from unetcam.data.formats import read_picture
+from unetcam.data.formats import is_volume, read_picture
 from unetcam.data.masks import read_mask
 from unetcam.data.normalisation import Fitted, Step, fitted
 from unetcam.data.options import DataOptions
@@ -154,6 +154,8 @@ class SegmentationDataset(Dataset[Item | Skipped]):
     ) -> Prepared:
         steps = self.preprocessing.steps
         normalisation = None
+        if sample.image is not None and is_volume(sample.image) and not steps:
+            pixels = pixels.astype(np.float32)  # whatever their type: a volume's are not divided
         if steps and sample.plane is not None and sample.image is not None:
             channels, limit = self.preprocessing.channels, self.options.limit
             if not any(step.slice for step in steps):

@@ -84,7 +84,8 @@ def survey(
     alphas = [one.alpha for one in facts if one.alpha is not None]
     if alphas:
         classes = replace(classes, label_in_alpha=all(alphas))
-    coded = [one for one in facts if one.values]
+    in_colour = classes.label_in_alpha is False  # then what a mask's opacity holds is no class
+    coded = [one for one in facts if one.values and not (in_colour and one.alpha)]
     if not coded or classes.colours is not None:
         return classes, ()
     if classes.is_plain_binary:
