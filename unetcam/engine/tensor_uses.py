@@ -1,4 +1,4 @@
-"""Know of a forward's tensors whether anything was made of them yet."""
+"""Which of a forward's tensors something was made of already."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unetcam.engine.tensors import version_of
 
 
 class TensorUses(TorchFunctionMode):
-    """Inside, notes which tensors were made and not used since.
+    """Inside, remembers which tensors were made and not used since.
 
     A tensor is used where a function is given it and gives another tensor. What is changed in
     place is as good as made: what was made of it before is not made of what it is now.
