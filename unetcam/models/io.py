@@ -129,14 +129,10 @@ def check_images(model: nn.Module, images: Tensor) -> None:
             "Images must be of shape (B, C, H, W) or (B, C, D, H, W), and these are of shape "
             f"{tuple(images.shape)}: {remedy}."
         )
-    # One odd parameter (a complex filter, a counter, a temperature) tells nothing of the rest, nor
-    # does a placeholder that a hook or a wrapped forward brings to the device when it is needed.
+    # One odd parameter (a complex filter, a counter, a temperature) tells nothing of the rest; a
+    # placeholder on the meta device is brought to another when it is needed.
     weights = [
-        parameter
-        for module in model.modules()
-        for parameter in module._parameters.values()
-        if parameter is not None and not is_lazy(parameter) and parameter.is_floating_point()
-        if not parameter.is_meta or not (module._forward_pre_hooks or "forward" in vars(module))
+        p for p in model.parameters() if not is_lazy(p) and p.is_floating_point() and not p.is_meta
     ]
     if not weights:
         return
