@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unetcam.engine.memory import chunked, memory_bytes
-from unetcam.engine.state import preserved
-from unetcam.engine.tensors import at_least_single, plain_images
+from unetcam.engine.tensors import at_least_single
 from unetcam.errors import DataError, ModelError, NumericalError
-from unetcam.models.io import pick_logits
-from unetcam.models.wrappers import check_supported, unwrapped
+from unetcam.models.loaded_model import LoadedModel
 
 #: Images (B, C, *spatial) in, logits (B, classes, *spatial) out.
 Predict: TypeAlias = Callable[[Tensor], Tensor]
@@ -156,7 +154,7 @@ def predictor_of(
     if isinstance(model, Predictor):
         return model
     if isinstance(model, nn.Module):
-        return Predictor(_forward_of(model), head, memory_budget)
+        return Predictor(LoadedModel.of(model).logits, head, memory_budget)
     predict = getattr(model, "logits", model)
     if not callable(predict):
         raise ModelError(
@@ -164,17 +162,6 @@ def predictor_of(
             "or a callable from images to logits."
         )
     return Predictor(predict, head, memory_budget)
-
-
-def _forward_of(model: nn.Module) -> Predict:
-    check_supported(model)
-    module = unwrapped(model)
-
-    def predict(images: Tensor) -> Tensor:
-        with preserved(module), torch.no_grad():
-            return pick_logits(module(plain_images(images)), images)
-
-    return predict
 
 
 def read_classes(logits: Tensor, head: Head = "softmax") -> Prediction:
