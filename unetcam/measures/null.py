@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -44,14 +44,7 @@ def null_sample(images: int, most: int = NULL_IMAGES) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def null_numbers(
-    draws: Iterable[Tensor],
-    classes: Sequence[int],
-    truth: Tensor,
-    *,
-    num_classes: int,
-    band: float | None = None,
-) -> dict[str, Tensor]:
+def null_numbers(draws: Iterable[Tensor], geometry: Geometry) -> dict[str, Tensor]:
     """The measures of maps whose channels were weighed at random: mean and spread over the draws.
 
     Parameters
@@ -59,14 +52,8 @@ def null_numbers(
     draws : iterable of Tensor
         ``(B, H, W)`` or ``(B, D, H, W)`` maps of one layer, values >= 0, one tensor for each draw
         of random channel weights; such a map knows nothing of any class.
-    classes : sequence of int
-        The T classes.
-    truth : Tensor
-        ``(B, H, W)`` or ``(B, D, H, W)`` class indices, -1 where ignored, on the same device.
-    num_classes : int
-        The number of classes C.
-    band : float, optional
-        Width of the band in pixels. Default: 2 % of the image diagonal, at least 1.
+    geometry : Geometry
+        Where the T classes lie, on the maps' pixels and device; one serves all layers.
 
     Returns
     -------
@@ -86,10 +73,10 @@ def null_numbers(
     >>> import torch
     >>> truth = torch.tensor([[[0, 0, 1, 1]]])
     >>> even = torch.ones(1, 1, 4)
-    >>> null_numbers([even, even], [1], truth, num_classes=2)["truth_energy_null"]
+    >>> geometry = Geometry(truth, [1], num_classes=2)
+    >>> null_numbers([even, even], geometry)["truth_energy_null"]
     tensor([[0.5000]], dtype=torch.float64)
     """
-    geometry = Geometry(truth, classes, num_classes=num_classes, band=band, tolerance=0.0)
     # One draw after the other: the geometry of T classes serves all of them.
     shape = (-1, len(geometry.classes), *geometry.spatial)
     parts = [by_blocks(draw[:, None].expand(shape), geometry, _numbers) for draw in draws]
