@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from unetcam.errors import MeasureError
 from unetcam.measures.boundary import boundary_numbers
-from unetcam.measures.map_stats import MapStats, by_blocks, where_known
+from unetcam.measures.checks import require_maps
+from unetcam.measures.map_stats import MapStats, block_values, where_known
 from unetcam.measures.regions import FAR, INSIDE, Geometry
 
 NULL_MEASURES = ("truth_energy", "outside_far_share", "boundary_ratio", "effective_area")
@@ -50,17 +53,17 @@ def null_numbers(draws: Iterable[Tensor], geometry: Geometry) -> dict[str, Tenso
     Parameters
     ----------
     draws : iterable of Tensor
-        ``(B, H, W)`` or ``(B, D, H, W)`` maps of one layer, values >= 0, one tensor for each draw
-        of random channel weights; such a map knows nothing of any class.
+        ``(1, H, W)`` or ``(1, D, H, W)`` maps of one image at one layer, values >= 0, one tensor
+        for each draw of random channel weights; such a map knows nothing of any class.
     geometry : Geometry
-        Where the T classes lie, on the maps' pixels and device; one serves all layers.
+        Where the T classes lie in the image, on the maps' pixels and device; it serves all layers.
 
     Returns
     -------
     dict of str to Tensor
         For each of :data:`NULL_MEASURES` its mean over the draws as ``{name}_null``, and the
         2.5 % and 97.5 % quantiles of the draws as ``{name}_null_low`` and ``{name}_null_high``;
-        each ``(B, T)`` float64. A measure that lies between the two says nothing of the network
+        each ``(1, T)`` float64. A measure that lies between the two says nothing of the network
         that the layer alone would not say. NaN where no draw has the number.
 
     Raises
@@ -77,16 +80,22 @@ def null_numbers(draws: Iterable[Tensor], geometry: Geometry) -> dict[str, Tenso
     >>> null_numbers([even, even], geometry)["truth_energy_null"]
     tensor([[0.5000]], dtype=torch.float64)
     """
-    # One draw after the other: the geometry of T classes serves all of them.
+    # All draws lie side by side with the one image's geometry, as many at once as a block holds.
     shape = (-1, len(geometry.classes), *geometry.spatial)
-    parts = [by_blocks(draw[:, None].expand(shape), geometry, _numbers) for draw in draws]
+    at_once = max(1, block_values(geometry.device) // math.prod(shape[1:]))
+    parts: list[dict[str, Tensor]] = []
+    remaining = iter(draws)
+    while group := list(islice(remaining, at_once)):
+        for draw in group:
+            require_maps(draw[:, None], 1, 1, geometry.spatial)
+        parts.append(_numbers(MapStats(torch.cat(group)[:, None].expand(shape), geometry)))
     if not parts:
         raise MeasureError("There is no draw: give the maps of one set of random weights or more.")
     numbers: dict[str, Tensor] = {}
     for name in NULL_MEASURES:
-        values = torch.stack([part[name] for part in parts])
-        low, high = torch.nanquantile(values, values.new_tensor(_SPREAD), dim=0)
-        numbers[f"{name}_null"] = values.nanmean(0)
+        values = torch.cat([part[name] for part in parts])
+        low, high = torch.nanquantile(values, values.new_tensor(_SPREAD), dim=0, keepdim=True)
+        numbers[f"{name}_null"] = values.nanmean(0, keepdim=True)
         numbers[f"{name}_null_low"], numbers[f"{name}_null_high"] = low, high
     return numbers
 
