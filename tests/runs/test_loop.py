@@ -18,6 +18,7 @@ from unetcam import UNetCAM, targets
 from unetcam.data import Skipped
 from unetcam.errors import RunError
 from unetcam.measures import measure
+from unetcam.measures.null import null_columns
 from unetcam.runs import Plan, Run, execute
 from unetcam.runs.explain import Explainer
 from unetcam.runs.loop import Silent, chunks
@@ -358,4 +359,27 @@ def test_images_in_a_tile_of_their_size_give_the_same_rows(tmp_path: Path) -> No
     ready = plan(tmp_path, 2, batch_size=None, tile=(24, 20), overlap=4)
     assert (ready.spec.tile, ready.spec.batch_size) == ((24, 20), 1)
     tiled = run(ready, tmp_path / "tiled").rows
-    pd.testing.assert_frame_equal(tiled, whole, rtol=1e-4, atol=1e-6)
+    null = list(null_columns())  # of a whole image's forward, which tiles do not have
+    assert whole["truth_energy_null"].notna().any()
+    assert tiled[null].isna().all(axis=None)
+    pd.testing.assert_frame_equal(
+        tiled.drop(columns=null), whole.drop(columns=null), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_the_null_is_measured_in_a_sample_of_the_images(tmp_path: Path) -> None:
+    """The eight images of ten that carry it have what random weights give at their layer."""
+    ready = plan(tmp_path, 10)
+    rows = run(ready, tmp_path / "run").rows
+    ids = rows["image"].drop_duplicates().tolist()
+    with_null = rows.loc[rows["truth_energy_null"].notna(), "image"].drop_duplicates().tolist()
+    assert with_null == [ids[at] for at in (0, 1, 2, 3, 5, 6, 7, 8)]
+    low, mean, high = (rows[f"effective_area_null{end}"] for end in ("_low", "", "_high"))
+    known = mean.notna()
+    assert (low[known] <= mean[known]).all()
+    assert (mean[known] <= high[known]).all()
+    # The null knows nothing of a class: what asks no class is the same for all of them.
+    per_map = rows[known].groupby(["image", "layer"])["effective_area_null"].nunique()
+    assert (per_map == 1).all()
+    spread = rows.loc[known].groupby("image")["effective_area_null"].nunique()
+    assert spread.max() == len(ready.spec.layers)
