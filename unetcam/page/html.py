@@ -159,6 +159,7 @@ def _content(
         "diagnosis": diagnosis,
         "cards": cards,
         "tests": [] if diagnosis is None else findings.record_lines(diagnosis),
+        "kinds": [] if diagnosis is None else findings.kind_lines(diagnosis),
         "healthy": "" if diagnosis is None or cards else findings.healthy_sentence(diagnosis),
         "severity_words": findings.SEVERITY_WORDS,
         "unjudged": tables.explains_errors(run.rows),
