@@ -20,6 +20,7 @@ from unetcam.data import Frame, Item
 from unetcam.measures import Geometry, measure
 from unetcam.measures.null import NULL_DRAWS, null_columns, null_numbers
 from unetcam.methods.baseline import RandomDraws
+from unetcam.models import LoadedModel
 from unetcam.result import CAMResult
 from unetcam.runs.framed_targets import targets_for
 from unetcam.runs.spec import Spec
@@ -87,7 +88,7 @@ class Explainer:
 
     Parameters
     ----------
-    model : nn.Module
+    model : nn.Module or LoadedModel
         In eval mode, on the device where the work is done.
     spec : Spec
         A settled one.
@@ -99,7 +100,7 @@ class Explainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | LoadedModel,
         spec: Spec,
         progress: Callable[[int, int], None] | None = None,
         null_images: Collection[str] = (),
@@ -108,9 +109,8 @@ class Explainer:
         self._null_images = frozenset(null_images)
         self.spec = spec
         self.layers, self.strides = spec.layers or (), spec.strides or ()
-        tensor = next(model.parameters(), None)
-        self.device = torch.device("cpu") if tensor is None else tensor.device
-        self._dtype = torch.float32 if tensor is None else tensor.dtype
+        model = LoadedModel.of(model)
+        self.device, self._dtype = model.device, model.dtype
         self._cam = UNetCAM(
             model,
             layers=list(self.layers),

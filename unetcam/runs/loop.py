@@ -127,7 +127,7 @@ def execute(
             for remark in plan.source.remarks:
                 progress.note(remark)
             store.update(remarks=list(plan.source.remarks))
-            with evaluated(plan.network.model):
+            with evaluated(plan.network.module):
                 _explain_all(plan, store, workers, progress)
             store.finish(plan.skipped, {"images": len(plan.samples) + len(plan.skipped)})
         run = Run.load(out)
@@ -168,7 +168,7 @@ def _explain_all(plan: Plan, store: RunStore, workers: int, progress: Progress) 
     if not left:
         return
     null_images = [plan.samples[at].id for at in null_sample(count)]
-    explainer = Explainer(plan.network.model, spec, progress.within, null_images)
+    explainer = Explainer(plan.network, spec, progress.within, null_images)
     with closing(read_ahead(plan.dataset(), left, workers)) as entries, explainer:
         for number, part in todo:
             rows, failed = _Chunk(explainer, batch_size, progress).run(entries, len(part))

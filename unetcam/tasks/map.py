@@ -162,8 +162,8 @@ def write_maps(
         progress.skipped(one)
     progress.begin(len(plan.samples), 0)
     with (
-        evaluated(network.model),
-        Explainer(network.model, plan.spec, progress.within) as explainer,
+        evaluated(network.module),
+        Explainer(network, plan.spec, progress.within) as explainer,
     ):
         files, unread = _write_all(explainer, plan, folders, progress)
     skipped = [*plan.skipped, *unread]

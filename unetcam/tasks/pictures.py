@@ -65,10 +65,10 @@ def explain_pictures(plan: Plan, run: Run) -> Pictures:
     chosen = {one.id: number for number, one in enumerate(plan.samples) if one.id in shown}
     dataset = plan.dataset(list(chosen.values()))
     scores = run.rows.drop_duplicates(["image", "class_index"]).set_index(["image", "class_index"])
-    contrasts = Contrasts(plan.network.model, run)
+    contrasts = Contrasts(plan.network.module, run)
     examples: dict[tuple[int, str, str], Example] = {}
     mistakes: dict[Pair, Mistake] = {}
-    with Explainer(plan.network.model, run.spec) as explainer:
+    with Explainer(plan.network, run.spec) as explainer:
         for position, name in enumerate(chosen):
             item = dataset[position]
             if isinstance(item, Skipped):  # it could be read a moment ago: its rows stay

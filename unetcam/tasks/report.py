@@ -202,7 +202,7 @@ def assemble(plan: Plan, run: Run) -> Path:
     Path
         report.html
     """
-    with evaluated(plan.network.model):
+    with evaluated(plan.network.module):
         shown = explain_pictures(plan, run)
     with publishing(run.path) as draft:
         page = write_report(run, shown.examples, None, draft, mistakes=shown.mistakes)
