@@ -174,7 +174,7 @@ def test_a_healthy_network_is_told_so_with_the_power_of_the_tests(run: Run) -> N
 
 def test_without_a_diagnosis_nothing_is_claimed(run: Run) -> None:
     page = Page(render(run, []))
-    assert "Nothing was tested in this run." in page.text
+    assert f"Nothing was tested in this run. {run.undiagnosed}" in page.text
     assert "Nothing was found" not in page.text
     assert page.text.count("Not tested") == 2 * len(NAMES)
 

@@ -157,6 +157,7 @@ def _content(
         "warnings": warnings(run),
         "headline": _headline(run, classes),
         "diagnosis": diagnosis,
+        "undiagnosed": run.undiagnosed,
         "cards": cards,
         "tests": [] if diagnosis is None else findings.record_lines(diagnosis),
         "kinds": [] if diagnosis is None else findings.kind_lines(diagnosis),
