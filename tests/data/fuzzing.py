@@ -195,8 +195,8 @@ def mutate(content: bytes, draw: random.Random) -> bytes:
     return bytes(data)
 
 
-class TooLongError(Exception):
-    """A file took longer than it may."""
+class TooLongError(BaseException):
+    """A file took longer than it may; no reader's `except Exception` may hide it."""
 
 
 @contextmanager
@@ -248,6 +248,6 @@ def fault_of(path: Path, content: bytes, kind: str, draw: random.Random) -> str 
         if not text or "\n" in text or len(text) > LONGEST_MESSAGE:
             return f"a message of {len(text)} characters: {text[:200]!r}"
         return None
-    except Exception as error:
+    except (Exception, TooLongError) as error:
         return "".join(traceback.format_exception(error))[-900:]
     return None
