@@ -165,7 +165,7 @@ def run_timed(out: Path, device: str, quick: bool) -> dict[str, Any]:
         (store.RunStore, "finish", "writing rows"),
         (store.RunStore, "write_summary", "writing rows"),
         (run, "summarise", "summary with its intervals"),
-        (report, "explain_examples", "examples"),
+        (report, "explain_pictures", "pictures"),
         (html, "write_figures", "figures"),
         (report, "write_report", "page"),
     )

@@ -55,7 +55,7 @@ HEALTHY = World()
 RECIPES: dict[str, Recipe] = {
     "healthy": Recipe(HEALTHY, 230, 6e-3, start=None),
     "far": Recipe(World("tag", 0.0), 190, 6e-3, start=None, supervised=True),
-    "near": Recipe(World("dots", 0.0), 70),
+    "near": Recipe(World("dots", 0.0), 160, 6e-3),
     "context": Recipe(World("ground", 0.0), 50),
     "position": Recipe(World("place", 0.0), 50),
     "tint": Recipe(World("tint", 0.0), 50),

@@ -31,6 +31,8 @@ SURROUNDING_RULES: dict[str, tuple[str, str]] = {
     "Grid Saliency, CBD": ("grid saliency", "cbd"),
     "integrated gradients": ("integrated gradients", "far"),
     "occlusion": ("occlusion", "flip"),
+    "`reliance`, windows": ("windows", "flip"),
+    "`reliance`, everything": ("windows", "everything"),
 }
 """The rules for surroundings: which answer, and which number of it."""
 
@@ -175,7 +177,7 @@ def untrue_table(networks: Sequence[Judged]) -> str:
 
 def window_table(networks: Sequence[Judged]) -> str:
     """How often the window that matters most lies on the cue, over images; odd seeds."""
-    rules = ("diagnosis", "grid saliency", "integrated gradients", "occlusion")
+    rules = ("windows", "grid saliency", "integrated gradients", "occlusion")
     rows = []
     for fault in SURROUNDINGS[:-1]:
         cells = []
@@ -188,7 +190,8 @@ def window_table(networks: Sequence[Judged]) -> str:
             known = [share for share in shares if share is not None and share == share]
             cells.append(f"{np.mean(known):.2f}" if known else "-")
         rows.append((fault, *cells))
-    return table(("fault", *rules), rows)
+    head = ("fault", "`reliance`, object spared", *rules[1:-1], "occlusion, object not spared")
+    return table(head, rows)
 
 
 def auc(bad: Sequence[float], good: Sequence[float]) -> float:
@@ -242,7 +245,11 @@ def map_table(networks: Sequence[Judged]) -> str:
 
 def limits_table(limits: dict[str, Limit]) -> str:
     """The limits that were fixed on the even seeds."""
-    rows = [(where, limit.name, f"{limit.value:.3f}") for where, limit in limits.items()]
+    rows = [
+        (where, limit.name, f"{limit.value:.3f}")
+        for where, limit in limits.items()
+        if np.isfinite(limit.value)
+    ]
     return table((f"for (of {2 * MAP_RULES} map rules the best)", "number", "from"), rows)
 
 

@@ -87,7 +87,9 @@ surroundings are counted where their true effect is above {STRONG}.
 - **Grid Saliency, CBD** (Hoyer et al., NeurIPS 2019): the mean over the context of a mask optimised
   to keep the class; 8 x 8 cells, the object kept.
 - **integrated gradients** (captum): the share of the attribution away from the object.
-- **occlusion**: the largest flip of windows of 12 pixels that may also hide the object.""",
+- **occlusion**: the largest flip of windows of 12 pixels that may also hide the object.
+- **reliance**: `unetcam.interventions.reliance` as a bare number: the share of the object that
+  flips under two kinds of fill when the strongest window, or everything around it, is hidden.""",
         page.found_table(networks, made, even=False),
         f"""\
 Networks of the odd seeds that are healthy, and have a finding all the same. For the diagnosis only

@@ -17,7 +17,8 @@ from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.methods import GradientMethod, Method
 from unetcam.methods.sign import Sign, check_sign, signed_maps, signed_scoring
 from unetcam.models.io import Inputs, Output, check_images, image_of
-from unetcam.models.loaded_model import Network
+from unetcam.models.loaded_model import LoadedModel
+from unetcam.models.tapped_model import TappedModel
 from unetcam.region_field import RegionField
 from unetcam.result import CAMResult
 from unetcam.targets import Choice, Head, Scale, Target, TargetLike, check_existing
@@ -32,7 +33,7 @@ class UNetCAM:
 
     Parameters
     ----------
-    model : nn.Module
+    model : nn.Module or LoadedModel
         Maps images (B, C, *spatial) to logits (B, classes, *spatial); 2-D or 3-D. It is evaluated
         (dropout off, batch statistics frozen) and left exactly as it was found. A classifier's
         scores (B, classes) are a map of one pixel.
@@ -91,7 +92,7 @@ class UNetCAM:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | LoadedModel,
         layers: Sequence[str | nn.Module] | None = None,
         method: str | Method = "gradcam",
         *,
@@ -111,22 +112,19 @@ class UNetCAM:
             raise UnetcamError(f"head={head!r} is no kind of head: use 'softmax' or 'sigmoid'.")
         self._sign: Sign = sign
         self._head: Head = head
-        self._network = Network(
-            model,
+        self.loaded = LoadedModel.of(model, example, output=output)
+        self._tapped = TappedModel(
+            self.loaded,
             layers,
             self._method.suitable,
-            output,
             shortcuts=shortcuts,
             memory_budget=memory_budget,
         )
-        if example is not None:
-            check_images(self.model, image_of(example))
-            self._network.points(example)
 
     @property
     def model(self) -> nn.Module:
         """The explained model, out of what wraps it."""
-        return self._network.model
+        return self.loaded.module
 
     @property
     def method(self) -> str:
@@ -142,7 +140,7 @@ class UNetCAM:
         LayerError
             While they are not known: before the first call, without ``layers`` and ``example``.
         """
-        layers = self._network.layers
+        layers = self._tapped.layers
         if layers is None:
             raise LayerError(
                 "The layers are found at the first call: pass example=images to know them before."
@@ -150,7 +148,7 @@ class UNetCAM:
         return layers
 
     def __repr__(self) -> str:
-        layers = self._network.layers
+        layers = self._tapped.layers
         listed = "layers not found yet" if layers is None else ", ".join(layers)
         return f"UNetCAM({type(self.model).__name__}, {self.method}: {listed})"
 
@@ -214,7 +212,7 @@ class UNetCAM:
 
         def explain(inputs: Inputs, scoring: Scoring) -> Collected:
             scoring = signed_scoring(scoring, self._sign)
-            collected = self._network.explain(
+            collected = self._tapped.explain(
                 inputs, scoring, self._method, create_graph=create_graph
             )
             return signed_maps(collected, self._sign)
@@ -285,10 +283,10 @@ class UNetCAM:
         from unetcam.data.tiles import Tiles
         from unetcam.tiling import explain_tiles
 
-        tiles = Tiles.cut(image, tile, overlap, batch, self._network.device, progress)
+        tiles = Tiles.cut(image, tile, overlap, batch, self.loaded.device, progress)
         check_images(self.model, tiles.take([0]))
         scoring = signed_scoring(scoring_of(targets, self._head), self._sign)
-        collected = explain_tiles(self._network.explain, self._method, tiles, scoring)
+        collected = explain_tiles(self._tapped.explain, self._method, tiles, scoring)
         return self._result(signed_maps(collected, self._sign))
 
     def explain_errors(
@@ -382,7 +380,7 @@ class UNetCAM:
             raise ModelError(
                 f"A field belongs to one image, and {len(images)} were given: call it for each."
             )
-        name, derivatives = self._network.channel_derivatives(images, layer, memory_budget)
+        name, derivatives = self._tapped.channel_derivatives(images, layer, memory_budget)
         return RegionField(
             derivatives.activation[0], derivatives.logits[0], derivatives.derivative[0], name
         )

@@ -33,14 +33,7 @@ class UnetcamError(Exception):
 
     def as_flags(self) -> str:
         """The message with its options as flags of the command line."""
-        text = str(self)
-        for name in self.options:
-            flag = "--" + name.replace("_", "-")
-            text = re.sub(rf"\b{name}=True\b", flag, text)
-            text = re.sub(rf"\b{name}=[\"']([^\"']*)[\"']", rf"{flag} \1", text)
-            text = re.sub(rf"\b{name}=(?=\w)", f"{flag} ", text)
-            text = re.sub(rf"\b{name}=", flag, text)
-        return text
+        return as_flags(str(self), self.options)
 
 
 class LayerError(UnetcamError, ValueError):
@@ -73,6 +66,23 @@ class MeasureError(UnetcamError, ValueError):
 
 class RunError(UnetcamError, RuntimeError):
     """A run folder that can't be written, continued or compared."""
+
+
+def as_flags(text: str, options: Iterable[str]) -> str:
+    """A sentence with these options as flags of the command line.
+
+    Examples
+    --------
+    >>> as_flags("Give size=(64, 64), or batch_size=2.", ["size", "batch_size"])
+    'Give --size (64, 64), or --batch-size 2.'
+    """
+    for name in options:
+        flag = "--" + name.replace("_", "-")
+        text = re.sub(rf"\b{name}=True\b", flag, text)
+        text = re.sub(rf"\b{name}=[\"']([^\"']*)[\"']", rf"{flag} \1", text)
+        text = re.sub(rf"\b{name}=(?=[\w(\[])", f"{flag} ", text)
+        text = re.sub(rf"\b{name}=", flag, text)
+    return text
 
 
 _REASON_LENGTH = 160

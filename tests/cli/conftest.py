@@ -21,7 +21,9 @@ def plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page without figures, for tests of what happens around it."""
     import unetcam.tasks.report
 
-    def write(run: object, examples: object, out: Path) -> Path:
+    def write(
+        run: object, examples: object, diagnosis: object, out: Path, *, mistakes: object
+    ) -> Path:
         page = out / "report.html"
         page.write_text("<!doctype html>")
         return page

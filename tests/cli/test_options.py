@@ -11,8 +11,8 @@ from unetcam.runs import Spec
 #: What the run finds out by itself, what the argument MODEL and --classes say, and the tolerance
 #: of the pointing game, which is set in Python alone.
 NOT_FLAGS = {
-    "model", "classes", "tolerance", "strides", "stride", "dims", "model_digest", "data_digest",
-    "samples",
+    "model", "classes", "tolerance", "strides", "by_type", "stride", "dims", "model_digest",
+    "data_digest", "samples",
 }  # fmt: skip
 
 

@@ -9,7 +9,13 @@ from torch import Tensor
 from tests.interventions.networks import SIZE, by_itself, scenes
 from unetcam.errors import UnetcamError
 from unetcam.interventions import Baseline, Predictor
-from unetcam.interventions.appearance import APPEARANCES, appearance_effects, changed, fitting
+from unetcam.interventions.appearance import (
+    APPEARANCES,
+    appearance_effects,
+    changed,
+    fitting,
+    usual_amounts,
+)
 from unetcam.interventions.position import Shift, shift_effects, shifts
 
 
@@ -61,6 +67,18 @@ def test_a_change_that_does_not_fit_is_refused() -> None:
         changed(torch.zeros(1, 3, 8, 8), "gray")
 
 
+def test_images_that_differ_more_are_changed_more() -> None:
+    alike = coloured(1).repeat(4, 1, 1, 1)
+    low = usual_amounts(alike)
+    varied = alike * torch.tensor([0.8, 1.0, 1.2, 1.4]).view(-1, 1, 1, 1)
+    varied[:, 0] += torch.tensor([-0.1, 0.0, 0.05, 0.1]).view(-1, 1, 1)
+    high = usual_amounts(varied)
+    for name in ("brighter", "darker", "more contrast", "less contrast", "warmer", "colder"):
+        assert high[name] > low[name]
+    assert high["blurred"] == low["blurred"]
+    assert usual_amounts(varied * 50 - 7) == pytest.approx(high, abs=0.002)
+
+
 def test_a_constant_image_stays_finite() -> None:
     for name in fitting(1):
         assert torch.isfinite(changed(torch.full((1, 1, 8, 8), 3.0), name)).all()
@@ -79,7 +97,8 @@ def test_the_change_that_a_class_hangs_on_is_the_one_that_flips_it() -> None:
     predictor = Predictor(by_colour)
     baseline = Baseline.of(predictor, images, truth)
     names = fitting(3)
-    effects = appearance_effects(predictor, baseline, torch.arange(3), names)
+    amounts = {name: APPEARANCES[name].amount for name in names}
+    effects = appearance_effects(predictor, baseline, torch.arange(3), amounts)
     by_name = dict(zip(names, effects[:, :, 1].mean(dim=1).tolist(), strict=True))
     assert {name for name, flips in by_name.items() if flips == 1.0} == {"grey"}
     assert all(flips == 0.0 for name, flips in by_name.items() if name != "grey")

@@ -46,12 +46,14 @@ def wide_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def page_file(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of ``run`` as it is written, its figures beside it."""
-    return write_report(run, run.examples(), tmp_path_factory.mktemp("page"))
+    folder = tmp_path_factory.mktemp("page")
+    return write_report(run, run.examples(), run.diagnosis(), folder, mistakes=run.mistakes())
 
 
 @pytest.fixture(scope="session")
 def wide_page_file(wide_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of ``wide_run`` alone."""
     path = tmp_path_factory.mktemp("wide-page") / "report.html"
-    path.write_text(render(wide_run, wide_run.examples()), encoding="utf-8")
+    text = render(wide_run, wide_run.examples(), wide_run.diagnosis(), mistakes=wide_run.mistakes())
+    path.write_text(text, encoding="utf-8")
     return path

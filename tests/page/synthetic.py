@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from unetcam.diagnosis import Diagnosis, Evidence, Finding, TestRecord
 from unetcam.measures import Geometry, measure
-from unetcam.page.examples import Example, choose_examples
+from unetcam.page.gallery import Example, Origin, choose_examples
+from unetcam.page.mistakes import Errors, Mistake
 from unetcam.runs.summary import summarise
 
 PALETTE = ("#888888", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
@@ -51,9 +53,9 @@ class Run:
     pictures: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def examples(self) -> list[Example]:
-        """Build the examples that the report chooses, as the run's loop does."""
+        """Build the examples that the report chooses, as the report's task does."""
         iou = self.rows.set_index(["image", "layer", "class_index"])["class_iou"]
-        found = []
+        examples = []
         for index, role, image in choose_examples(self.rows, self.layers):
             picture, truth, prediction, maps = self.pictures[image]
             scaled = {}
@@ -61,8 +63,59 @@ class Run:
                 peak = stack[index].max()
                 scaled[layer] = stack[index] / peak if peak > 0 else stack[index]
             score = float(iou[image, self.layers[-1], index])
-            found.append(Example(index, role, image, score, picture, truth, prediction, scaled))
-        return found
+            origin = Origin("down1", 1, scaled[self.layers[-1]])
+            examples.append(
+                Example(
+                    index, role, image, score, picture, truth, prediction, scaled, origin=origin
+                )
+            )
+        return examples
+
+    def mistakes(self) -> list[Mistake]:
+        """Build the mistakes that the report shows, as the report's task does."""
+        mistakes = []
+        for pair in Errors(self).pairs():
+            picture, truth, prediction, maps = self.pictures[pair.worst]
+            heat = maps[self.layers[-1]][pair.taken_for]
+            why = tuple(
+                Origin(layer, 1, heat / max(heat.max(), 1e-9)) for layer in ("down1", "up4")
+            )
+            mistakes.append(Mistake(pair, picture, truth, prediction, why))
+        return mistakes
+
+    def diagnosis(self, *, healthy: bool = False) -> Diagnosis:
+        """A diagnosis as the tests' engineer would make it, of the class "elsewhere"."""
+        index = self.classes.names.index("elsewhere") if "elsewhere" in self.classes.names else 1
+        name, image = self.classes.names[index], next(iter(self.pictures))
+        tests = tuple(
+            TestRecord(
+                kind, number, other, len(self.pictures),
+                not healthy and (kind, number) == ("leans-on-surroundings", index),
+                0.42 if number == index else 0.01, 0.011, 0.08, "Hiding it flips too few pixels.",
+            )
+            for kind in ("leans-on-surroundings", "outline-too-tight")
+            for number, other in enumerate(self.classes.names)
+        )  # fmt: skip
+        if healthy:
+            return Diagnosis((), tests, 3.0, 400)
+        picture, truth, prediction, _ = self.pictures[image]
+        hidden = np.zeros(truth.shape, bool)
+        hidden[5:20, 5:20] = True
+        changed = picture.copy()
+        changed[hidden] = 128
+        evidence = Evidence(
+            image, "Hiding the marked corner loses the object.", picture, changed,
+            truth == index, prediction == index, np.zeros(truth.shape, bool), hidden,
+        )  # fmt: skip
+        finding = Finding(
+            "leans-on-surroundings", index, name, "high",
+            f"Hiding what lies away from {name} flips 42 % of its pixels.",
+            0.42, "share of the class's pixels that flip", 0.011, (0.31, 0.55),
+            (image,), len(self.pictures), ("the image's mean", "a blur"),
+            "Add images in which the corner says nothing about the class.", 0.12, (evidence,),
+            {"window_side": 12.0},
+        )  # fmt: skip
+        return Diagnosis((finding,), tests, 3.0, 400)
 
 
 def scene(
@@ -167,6 +220,8 @@ def make_run(
             {layer: stack[number] for layer, stack in maps.items()},
         )  # fmt: skip
     table = pd.concat(rows, ignore_index=True)
+    with_nulls(table, rng)
+    with_confusion(table, ids, truths, predictions)
     meta = {
         "schema_version": 1,
         "fingerprint": "0" * 64,
@@ -187,3 +242,35 @@ def make_run(
         folder, meta, table, summarise(table, draws=200), list(skipped), layers,
         Classes(names), pictures,
     )  # fmt: skip
+
+
+def with_nulls(rows: pd.DataFrame, rng: np.random.Generator) -> None:
+    """Add what random channel weights would give: near the maps' numbers but for the finest."""
+    finest = rows["layer"] == rows["layer"].iloc[-1]
+    for name in ("truth_energy", "outside_far_share", "boundary_ratio", "effective_area"):
+        noise = rng.normal(0, 0.05, len(rows))
+        values = rows[name].astype(float)
+        null = (values * (1 + noise)).where(~finest, 2 * values + 0.5)
+        rows[f"{name}_null"] = null
+        rows[f"{name}_null_low"], rows[f"{name}_null_high"] = 0.8 * null, 1.25 * null
+
+
+def with_confusion(
+    rows: pd.DataFrame,
+    ids: list[str],
+    truths: NDArray[np.int64],
+    predictions: NDArray[np.int64],
+) -> None:
+    """Add how many pixels of the row's class are predicted as each class."""
+    classes = int(rows["class_index"].max()) + 1
+    counts = {
+        name: np.bincount((truth * classes + prediction).ravel(), minlength=classes**2).reshape(
+            classes, classes
+        )
+        for name, truth, prediction in zip(ids, truths, predictions, strict=True)
+    }
+    for other in range(classes):
+        rows[f"predicted_as_{other}"] = [
+            int(counts[image][index, other])
+            for image, index in zip(rows["image"], rows["class_index"], strict=True)
+        ]

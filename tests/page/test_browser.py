@@ -106,7 +106,7 @@ def test_a_name_that_is_a_script_is_text(browser: Browser, page_file: Path) -> N
     assert browser.evaluate("typeof window.hacked") == "undefined"
     assert SCRIPT in browser.evaluate("document.body.innerText")
     assert browser.evaluate("document.querySelectorAll('main b').length") == browser.evaluate(
-        "document.querySelectorAll('.tags > b, figcaption > b').length"
+        "document.querySelectorAll('.tags > b, figcaption > b, td > b, .remedy > b').length"
     )
 
 
@@ -212,7 +212,7 @@ def test_wide_tables_scroll_in_their_own_box_and_can_be_reached_by_keyboard(
 def test_the_contents_mark_where_the_reader_is(browser: Browser, page_file: Path) -> None:
     browser.open(page_file, 1280)
     current = "document.querySelector('.contents [aria-current]').getAttribute('href')"
-    assert browser.evaluate(current) == "#findings"
+    assert browser.evaluate(current) == "#glance"
     browser.evaluate("document.getElementById('leakage').scrollIntoView()")
     browser.evaluate("new Promise((done) => setTimeout(done, 200))")
     assert browser.evaluate(current) == "#leakage"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unetcam.measures.regions import PROFILE_BANDS, PROFILE_BINS
 from unetcam.page.charts import (
     PROFILE_CENTRES,
     heat_figure,
@@ -86,3 +87,15 @@ def test_files_are_written_at_print_resolution(tmp_path) -> None:
         with Image.open(tmp_path / name) as image:
             assert image.width >= 700
             assert np.asarray(image.convert("L")).std() > 5
+
+
+def test_the_profile_stands_where_its_bins_are_measured() -> None:
+    width = 2 * PROFILE_BANDS / PROFILE_BINS
+    np.testing.assert_allclose(PROFILE_CENTRES[0], -PROFILE_BANDS + width / 2)
+    np.testing.assert_allclose(np.diff(PROFILE_CENTRES), width)
+    values = np.full(PROFILE_BINS, np.nan)
+    values[-1] = 1.0
+    (axes,) = profile_figure({"up1": values}, print_ink(1)).axes
+    assert axes.get_xlim() == (-PROFILE_BANDS, PROFILE_BANDS)
+    ((x, y),) = [point for point in axes.lines[1].get_xydata() if np.isfinite(point).all()]
+    assert (x, y) == (PROFILE_BANDS - width / 2, 1.0)

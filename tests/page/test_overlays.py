@@ -13,10 +13,12 @@ from PIL import Image
 from unetcam.page.overlays import (
     COLORMAP,
     PREDICTION_COLOUR,
+    TALLEST,
     TRUTH_COLOUR,
     encoded,
     outlined,
     overlay,
+    picture_size,
     resized,
 )
 
@@ -127,3 +129,58 @@ def test_an_encoded_image_is_a_webp_of_the_same_size() -> None:
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
         assert (image.format, image.size) == ("WEBP", (60, 40))
         assert abs(int(np.asarray(image.convert("RGB")).mean()) - 90) <= 2
+
+
+@given(height=st.integers(1, 40_000), own=st.integers(1, 40_000), width=st.integers(1, 1600))
+@settings(deadline=None, max_examples=200)
+def test_a_picture_is_bounded_in_both_directions(height: int, own: int, width: int) -> None:
+    wide, high = picture_size((height, own), width)
+    assert 1 <= wide <= width
+    assert 1 <= high <= TALLEST * width
+    assert wide == width or abs(high - TALLEST * width) <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (300, 1), (1, 300), (2500, 8), (8, 2500), (7, 1200)])
+@pytest.mark.parametrize("width", [None, 1, 100, 480])
+def test_images_of_any_shape_are_drawn(shape: tuple[int, int], width: int | None) -> None:
+    image = np.full((*shape, 3), 90, np.uint8)
+    half = np.arange(shape[0] * shape[1]).reshape(shape) % max(shape) < max(shape) // 2
+    drawn = overlay(image, half.astype(float), half, prediction=~half, width=width)
+    size = shape if width is None else picture_size(shape, width)[::-1]
+    assert drawn.shape == (*size, 3)
+
+
+def test_an_outline_does_not_hide_a_thin_picture() -> None:
+    image = np.full((600, 12, 3), 90, np.uint8)
+    mask = np.zeros((600, 12), bool)
+    mask[100:300] = True
+    changed = (outlined(image, mask) != 90).any(axis=2)
+    assert changed.any(axis=1)[98:103].any()
+    assert changed.mean() < 0.05
+
+
+def test_a_single_pixel_of_a_huge_mask_is_seen_in_a_small_picture() -> None:
+    mask = np.zeros((2000, 3000), bool)
+    mask[777, 1234] = True
+    drawn = outlined(np.full((80, 120, 3), 90, np.uint8), mask)
+    rows, columns = np.nonzero((drawn != 90).any(axis=2))
+    assert abs(rows.mean() - 777 / 25) < 1.5
+    assert abs(columns.mean() - 1234 / 25) < 1.5
+
+
+def test_a_large_map_is_blended_as_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (50, 40, 3)).astype(np.uint8)
+    heat = rng.random((50, 40))
+    whole = overlay(image, heat)
+    monkeypatch.setattr("unetcam.page.overlays._BLENDED_AT_ONCE", 130)
+    np.testing.assert_array_equal(overlay(image, heat), whole)
+
+
+@pytest.mark.parametrize("value", [0.04, 0.25, 0.81])
+def test_opacity_is_the_strength_times_the_root_of_the_map(value: float) -> None:
+    image = np.full((1, 1, 3), 200, np.uint8)
+    colour = np.array(colormaps[COLORMAP](np.float32(value))[:3]) * 255
+    alpha = 0.7 * value**0.5
+    drawn = overlay(image, np.full((1, 1), value))
+    np.testing.assert_allclose(drawn[0, 0], (1 - alpha) * 200 + alpha * colour, atol=1)

@@ -15,11 +15,7 @@ from PIL import Image
 
 from tests.page.conftest import NAMES, SCRIPT
 from tests.page.synthetic import Run, make_run
-from unetcam.page.findings import find
-from unetcam.page.html import render
-from unetcam.page.overview import class_summaries
-from unetcam.page.readings import prepared, readings
-from unetcam.page.tables import Stats
+from unetcam.page.html import render, write_report
 
 VOID = {"wbr", "meta", "link", "img", "br", "path", "line", "use"}
 
@@ -147,15 +143,58 @@ def test_it_says_what_was_run(page: Page) -> None:
         assert fact in page.text
 
 
-def test_the_findings_come_before_everything_else(run: Run, page: Page) -> None:
-    found = find(run)
-    cards = [a for tag, a in page.elements if tag == "article" and "finding" in str(a["class"])]
-    assert len(cards) == len(found)
+def test_the_class_that_fails_and_the_findings_come_before_everything_else(
+    run: Run, page: Page
+) -> None:
     ids = [attributes.get("id") for tag, attributes in page.elements if tag == "section"]
-    assert ids[0] == "findings"
-    for finding in found:
-        for sentence in (finding.title, finding.diagnosis, finding.evidence[0], finding.advice[0]):
-            assert sentence in page.text
+    assert ids[:3] == ["glance", "findings", "errors"]
+    worst = run.rows.groupby("class_name")["class_iou"].mean().idxmin()
+    assert f"The lowest is {worst} with" in page.text
+
+
+def test_a_finding_is_shown_with_all_that_was_tested(run: Run, page: Page) -> None:
+    cards = [a for tag, a in page.elements if tag == "article" and "finding" in str(a["class"])]
+    assert len(cards) == 1
+    (finding,) = run.diagnosis().findings
+    for said in (
+        finding.kind, finding.claim, finding.effect_unit, finding.remedy, "42 %",
+        "31 % to 55 %", "the image's mean and a blur", "Tested on 8 images",
+        "Without it the IoU of elsewhere would be 0.12 higher.", finding.evidence[0].caption,
+        "Everything that was tested, 10 tests",
+    ):  # fmt: skip
+        assert said in page.text
+
+
+def test_a_healthy_network_is_told_so_with_the_power_of_the_tests(run: Run) -> None:
+    page = Page(render(run, [], run.diagnosis(healthy=True)))
+    assert "Nothing was found." in page.text
+    assert "10 tests of 2 kinds of fault were made, each on 8 images" in page.text
+    assert "would not have been seen on so many images" in page.text
+
+
+def test_without_a_diagnosis_nothing_is_claimed(run: Run) -> None:
+    page = Page(render(run, []))
+    assert "Nothing was tested in this run." in page.text
+    assert "Nothing was found" not in page.text
+    assert page.text.count("Not tested") == 2 * len(NAMES)
+
+
+def test_what_is_wrong_altogether_is_said_first(run: Run, page: Page) -> None:
+    assert "Check this first" not in page.text
+    rows = run.rows.copy()
+    rows.loc[rows["class_index"] == 2, ["predicted_pixels", "class_iou"]] = 0.0
+    text = Page(render(replace(run, rows=rows), [])).text
+    assert "elsewhere is never predicted, and the masks hold" in text
+    assert text.index("Check this first") < text.index("The network reaches a mean IoU")
+    assert "as it is never predicted" in text or "The lowest is" in text
+
+
+def test_what_is_taken_for_what_is_shown_with_counts(run: Run, page: Page) -> None:
+    for mistake in run.mistakes():
+        names = run.classes.names
+        title = f"{names[mistake.pair.truth]} taken for {names[mistake.pair.taken_for]}"
+        assert title in page.text
+        assert f"{mistake.pair.pixels:,} pixels of {names[mistake.pair.truth]}" in page.text
 
 
 def test_each_class_has_its_section_with_pictures_at_every_layer(run: Run, page: Page) -> None:
@@ -178,13 +217,12 @@ def test_what_the_numbers_do_not_prove_is_said(page: Page) -> None:
         assert said in page.text
 
 
-def test_a_run_without_symptoms_says_so(tmp_path: Path) -> None:
+def test_a_run_with_nothing_to_complain_about_says_so(tmp_path: Path) -> None:
     run = make_run(
         tmp_path, names=("background", "disc"), characters=("sound", "sound"), strides=(2, 1),
         images=5, absent=0.0, shape=(64, 64),
     )  # fmt: skip
-    assert find(run) == []
-    page = Page(render(run, run.examples()))
+    page = Page(render(run, run.examples(), run.diagnosis(healthy=True)))
     assert "Nothing was found." in page.text
     assert "No file was skipped" in page.text
     assert "No map was empty" in page.text
@@ -215,9 +253,9 @@ def test_the_figures_are_written_as_files(run: Run, page_file: Path) -> None:
     files = {path.name for path in (page_file.parent / "figures").iterdir()}
     assert {f"leakage_{layer}.png" for layer in run.layers} <= files
     assert {"overview_truth_energy.png", "overview_boundary_ratio.png"} <= files
-    assert {"profile_background.png", "profile_b-hollow-b.png"} <= files
+    assert {"profile_background.png", "profile__b_hollow__b_.png"} <= files
     examples = [name for name in files if name.startswith("example_")]
-    assert len(examples) == len(run.examples()) * (len(run.layers) + 1)
+    assert len(examples) == len(run.examples()) * (len(run.layers) + 2)
     for name in files:
         with Image.open(page_file.parent / "figures" / name) as image:
             assert image.format == "PNG"
@@ -225,13 +263,13 @@ def test_the_figures_are_written_as_files(run: Run, page_file: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_page(run: Run, page_file: Path) -> None:
-    assert render(run, run.examples()) == page_file.read_text(encoding="utf-8")
+    text = render(run, run.examples(), run.diagnosis(), mistakes=run.mistakes())
+    assert text == page_file.read_text(encoding="utf-8")
 
 
 def test_the_run_is_left_as_it_was(run: Run) -> None:
     rows, summary, meta = run.rows.copy(), run.summary.copy(), copy.deepcopy(run.meta)
-    find(run)
-    render(run, [])
+    render(run, [], run.diagnosis())
     assert run.rows.equals(rows)
     assert run.summary.equals(summary)
     assert run.meta == meta
@@ -247,6 +285,7 @@ def test_a_report_with_large_pictures_stays_small_enough_to_be_sent(run: Run) ->
             example, image=texture, truth=np.kron(example.truth, block),
             prediction=np.kron(example.prediction, block),
             maps={layer: np.kron(heat, block) for layer, heat in example.maps.items()},
+            origin=replace(example.origin, heat=np.kron(example.origin.heat, block)),
         )
         for example in run.examples()
     ]  # fmt: skip
@@ -261,18 +300,33 @@ def test_a_report_of_many_classes_and_layers_stays_small_enough(wide_page_file: 
 
 
 def test_maps_of_mistakes_are_shown_and_not_judged(run: Run) -> None:
-    assert find(run)
     rows = run.rows.assign(target="false-positives")
     meta = {**run.meta, "spec": {**run.meta["spec"], "target": "false-positives"}}
-    mistakes = replace(run, rows=rows, meta=meta)
-    assert find(mistakes) == []
-    frame = prepared(rows)
-    judged = readings(frame, mistakes.layers)
-    lines = class_summaries(mistakes, Stats(run.summary), frame, judged, [])
-    assert {line.verdict for line in lines} == {"Could not be judged"}
-    page = Page(render(mistakes, []))
-    assert "No map is judged here." in page.text
-    assert "Nothing was found" not in page.text
-    assert not any("flagged" in (found.get("class") or "") for found in page.all("span"))
+    page = Page(render(replace(run, rows=rows, meta=meta), []))
+    assert "no side of a number is the better one" in page.text
     assert "is better" not in page.text.lower()
     assert "each class's mean score over the pixels that are wrongly predicted as it" in page.text
+
+
+@pytest.mark.parametrize("shape", [(300, 1), (1, 300), (1, 1), (2500, 8)])
+def test_images_of_any_shape_are_shown(run: Run, shape: tuple[int, int], tmp_path: Path) -> None:
+    example = run.examples()[0]
+    odd = replace(
+        example,
+        image=np.zeros((*shape, 3), np.uint8),
+        truth=np.zeros(shape, int),
+        prediction=np.ones(shape, int),
+        maps={layer: np.ones(shape, np.float32) for layer in run.layers},
+        origin=replace(example.origin, heat=np.ones(shape, np.float32)),
+    )
+    mistake = replace(
+        run.mistakes()[0], image=odd.image, truth=odd.truth, prediction=odd.prediction, why=()
+    )
+    page = write_report(run, [odd], None, tmp_path, mistakes=[mistake])
+    for image in Page(page.read_text(encoding="utf-8")).all("img"):
+        if image["src"] != "data:,":
+            assert int(image["height"] or 0) <= 2 * 440
+    for file in (tmp_path / "figures").glob("example*.png"):
+        with Image.open(file) as figure:
+            assert figure.width <= 1600
+            assert figure.height <= 3200

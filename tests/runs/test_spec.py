@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from unetcam.data import ClassTable
+from unetcam.data import ClassTable, Preprocessing
+from unetcam.data.options import DataOptions
 from unetcam.errors import RunError, UnetcamError
 from unetcam.runs.spec import Spec
 
@@ -41,6 +42,10 @@ DETERMINING: list[dict[str, Any]] = [
     {"mean": (0.5,)},
     {"std": (0.5,)},
     {"max_value": 4095.0},
+    {"normalise": "zscore"},
+    {"by_type": True},
+    {"exif": "stored"},
+    {"instances": True},
     {"stride": 16},
     {"dims": 3},
     {"layers": ("up2", "up1")},
@@ -66,6 +71,11 @@ ORIGINS: list[dict[str, Any]] = [
     {"masks": "b"},
     {"manifest": "c.csv"},
     {"limit": 3},
+    {"mask_suffix": "_seg"},
+    {"pair": "{stem}_labelIds"},
+    {"max_pixels": 10_000},
+    {"bands": (3, 2, 1)},
+    {"stretch": "minmax"},
 ]
 
 
@@ -84,6 +94,13 @@ def test_where_things_lie_is_written_but_is_no_other_run(change: dict[str, Any])
     assert spec.fingerprint() == other.fingerprint()
     assert spec.differences(other.to_dict()) == []
     assert Spec.from_dict(other.to_dict()) == other != spec
+
+
+def test_everything_that_prepares_an_image_is_an_option() -> None:
+    names = {field.name for field in dataclasses.fields(Preprocessing)} - {"mode"}
+    assert names <= {field.name for field in dataclasses.fields(Spec)}
+    told = {field.name for field in dataclasses.fields(DataOptions)}
+    assert told <= set(Spec(max_pixels=9, bands=(1, 2, 3), stretch="minmax").data_options)
 
 
 def test_every_field_is_covered_by_the_tests_above() -> None:

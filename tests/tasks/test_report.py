@@ -191,6 +191,8 @@ def test_other_data_in_the_same_folder_is_another_run(tmp_path: Path) -> None:
         ({"model": 3}, ModelError, "int is no network"),
         ({"data": 3}, DataError, "no data set"),
         ({"classes": ["a", "b"]}, ModelError, "gives 3 classes, but classes= names 2"),
+        ({"mean": [0.5]}, RunError, "leave out mean="),
+        ({"pair": "{stem}_m"}, RunError, "leave out pair="),
         ({"checkpoint": "x.pth"}, RunError, "leave out checkpoint="),
         ({"layer": ["up1"]}, RunError, "did you mean layers"),
         ({"target": "everything"}, RunError, "no target"),

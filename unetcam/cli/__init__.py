@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from unetcam._version import __version__
-from unetcam.cli import compare, demo, layers, map, methods, report
+from unetcam.cli import check, compare, demo, layers, map, methods, report
 from unetcam.cli.console import complain, one_line
 from unetcam.errors import UnetcamError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command(name="report", epilog=report.EPILOG)(report.report)
 app.command(name="layers", epilog=layers.EPILOG)(layers.layers)
 app.command(name="map", epilog=map.EPILOG)(map.map_images)
+app.command(name="check", epilog=check.EPILOG)(check.check)
 app.command(name="compare", epilog=compare.EPILOG)(compare.compare)
 app.command(name="demo", epilog=demo.EPILOG)(demo.demo)
 app.command(name="methods")(methods.methods)

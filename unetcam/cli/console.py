@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from unetcam.errors import as_flags
+
 if TYPE_CHECKING:
     from unetcam.data import Skipped
 
@@ -118,7 +120,7 @@ class RichProgress:
         """An image could not be used; the first few are named."""
         self._skipped += 1
         if self._skipped <= SHOWN_SKIPPED:
-            self._say(f"skipped {one.id}: {one.reason}")
+            self._say(f"skipped {one.id}: {as_flags(one.reason, one.options)}")
 
     def note(self, text: str) -> None:
         """Something that a person should know."""

@@ -38,6 +38,14 @@ class ResizeMode(str, Enum):
     RESIZE = "resize"
 
 
+class Exif(str, Enum):
+    """Which way masks lie whose images have an EXIF orientation."""
+
+    AUTO = "auto"
+    UPRIGHT = "upright"
+    STORED = "stored"
+
+
 _NETWORK, _MAPS, _DATA, _MEASURES, _RUNNING = (
     "The network",
     "The maps",
@@ -129,6 +137,19 @@ def _std(text: str | None) -> Any:
 
 def _layers(text: str | None) -> Any:
     return read_names(text, "layers")
+
+
+def _bands(text: str | None) -> Any:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise OptionError(
+            f"bands='{text}' are no three bands: give red, green and blue, counted from 1, as in "
+            "4,3,2.",
+            option="bands",
+        )
+    return tuple(map(int, parts))
 
 
 def _size(text: str | None) -> Any:
@@ -397,6 +418,77 @@ ForceRun = Annotated[
 ]
 DATA, MAPS, MEASURES, NETWORK, RUNNING = _DATA, _MAPS, _MEASURES, _NETWORK, _RUNNING
 
+MaskSuffix = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What a mask's name has behind its image's, as in _seg.",
+        rich_help_panel=_DATA,
+    ),
+]
+Pair = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="How a mask is called, as in {stem}_gtFine_labelIds; or image and mask, as in "
+        "{stem}_leftImg8bit:{stem}_gtFine_labelIds.",
+        rich_help_panel=_DATA,
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Pixels of the largest image that is decoded, about 67 million by default; four "
+        "times as many with --tile.",
+        rich_help_panel=_DATA,
+    ),
+]
+ExifTurn = Annotated[
+    Exif,
+    typer.Option(
+        "--exif",
+        help="Which way masks without an EXIF orientation lie where their images have one: as a "
+        "person sees the image, or as its file stores it; auto tells by the sizes.",
+        rich_help_panel=_DATA,
+    ),
+]
+Instances = Annotated[
+    bool,
+    typer.Option(
+        "--instances",
+        help="Masks number single objects: every value above 0 is the second class.",
+        rich_help_panel=_DATA,
+    ),
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        callback=_bands,
+        help="Which bands are shown as red, green and blue, counted from 1.",
+        rich_help_panel=_DATA,
+    ),
+]
+Stretch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="How values are shown: percentile:1:99, minmax, window:LOW:HIGH or none.",
+        rich_help_panel=_DATA,
+    ),
+]
+Normalise = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="How values are brought to what the network was trained on: zscore, "
+        "percentile:1:99, window:LOW:HIGH, minmax, or imagenet and other presets; instead of "
+        "--mean and --std.",
+        rich_help_panel=_DATA,
+    ),
+]
+
 #: The flags that are fields of a spec: their names, what the command line takes, their defaults.
 SPEC: dict[str, tuple[Any, Any]] = {
     "checkpoint": (Checkpoint, None),
@@ -414,6 +506,14 @@ SPEC: dict[str, tuple[Any, Any]] = {
     "mean": (Mean, None),
     "std": (Std, None),
     "max_value": (MaxValue, None),
+    "normalise": (Normalise, None),
+    "mask_suffix": (MaskSuffix, None),
+    "pair": (Pair, None),
+    "instances": (Instances, False),
+    "exif": (ExifTurn, Exif.AUTO),
+    "max_pixels": (MaxPixels, None),
+    "bands": (Bands, None),
+    "stretch": (Stretch, None),
     "orientation": (Orientation, "RAS"),
     "layers": (Layers, None),
     "method": (Method, "gradcam"),

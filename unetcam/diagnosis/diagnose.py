@@ -24,6 +24,7 @@ from unetcam.interventions.prediction import Head, predictor_of
 _SHOWN = 4
 #: The stride that is taken where the model does not say.
 _STRIDE = 16
+_FILLS = ("mean", "noise", "other")
 _SEVERITIES = ("high", "medium", "low")
 
 
@@ -35,7 +36,7 @@ def diagnose(
     classes: Sequence[str],
     names: Sequence[str] | None = None,
     kinds: Sequence[str] | None = None,
-    fills: Sequence[str] = ("mean", "noise"),
+    fills: Sequence[str] | None = None,
     head: Head = "softmax",
     seed: int = 0,
     memory_budget: int | float | None = None,
@@ -61,9 +62,10 @@ def diagnose(
         The images' names; ``image 0``, ``image 1``, ... by default.
     kinds : sequence of str, optional
         What to ask, by the names of :func:`unetcam.diagnosis.names`; everything by default.
-    fills : sequence of str
+    fills : sequence of str, optional
         With what pixels are hidden, by the names of :func:`unetcam.interventions.fills.names`; two
-        must be of different kind, and only what flips under all of them counts.
+        must be of different look, and only what flips under two of different look counts. By
+        default the mean, noise, and the same place of a very different image.
     head : {"softmax", "sigmoid"}
         Whether the classes exclude one another.
     seed : int
@@ -100,7 +102,6 @@ def diagnose(
     """
     start = time.perf_counter()
     asked = _kinds(kinds)
-    two_kinds(fills)
     predictor = predictor_of(model, head=head, memory_budget=memory_budget)
     forwards = predictor.forwards
     stacked = _stacked(images, "images", getattr(model, "device", None))
@@ -110,6 +111,9 @@ def diagnose(
             f"The images must be floating point, as the model takes them, and these are "
             f"{stacked.dtype}: convert and normalise them."
         )
+    if fills is None:
+        fills = _FILLS if len(stacked) > 1 else _FILLS[:2]
+    two_kinds(fills)
     baseline = Baseline.of(predictor, stacked, masks.long(), predictor.head)
     if len(classes) != baseline.classes:
         raise DataError(

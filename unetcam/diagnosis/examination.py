@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unetcam.interventions.effects import Baseline
-from unetcam.interventions.fills import Filling, get
+from unetcam.interventions.fills import Fill, Filling, get
 from unetcam.interventions.prediction import Predictor
 from unetcam.interventions.regions import LEAST_PIXELS, Regions, agreed
 
@@ -22,6 +22,8 @@ _SURROUNDING = 0.5
 _LEARNED = 0.25
 #: Images on which what a class leans on is asked.
 SAMPLE = 8
+#: Images from which very different and similar ones can be told.
+LEAST_DONORS = 5
 #: A class must have regions in so many images.
 LEAST_IMAGES = 3
 
@@ -179,17 +181,46 @@ class Examination:
     # -- hiding ----------------------------------------------------------------------------------
 
     @cached_property
-    def fillings(self) -> tuple[Filling, ...]:
+    def fillings(self) -> dict[Fill, Filling]:
         """The fills, ready for these images."""
-        return tuple(get(name).prepared(self.images, self.seed) for name in self.fills)
+        chosen = (get(name) for name in self.fills)
+        return {fill: fill.prepared(self.images, self.seed) for fill in chosen}
+
+    @property
+    def first_filling(self) -> Filling:
+        """The fill that windows are searched with and that evidence shows."""
+        return next(iter(self.fillings.values()))
 
     def regions(self, index: int, images: Sequence[int]) -> Regions:
         """A class's regions in some images."""
         return Regions.of_classes(self.baseline, [(image, index) for image in images])
 
-    def hiding(self, regions: Regions, hidden: Tensor, fills: slice = slice(None)) -> Tensor:
-        """The share of each region that flips under every fill when pixels are hidden, (N,)."""
-        return agreed(regions, self.predictor, self.baseline, hidden, self.fillings[fills]).cpu()
+    def hiding(self, regions: Regions, hidden: Tensor) -> Tensor:
+        """What flips of each region when pixels are hidden, as far as fills agree, (N,)."""
+        return agreed(regions, self.predictor, self.baseline, hidden, self.fillings).cpu()
+
+    def hiding_once(self, regions: Regions, hidden: Tensor) -> Tensor:
+        """The same with the first fill alone: for screens."""
+        return regions.hiding(self.predictor, self.baseline, hidden, self.first_filling).flips.cpu()
+
+    def swapping(self, regions: Regions, donor: str) -> Tensor:
+        """What flips of each region when its surroundings are another image's, (N,)."""
+        filling = get(donor).prepared(self.images, self.seed)
+        hidden = regions.surroundings.all
+        return regions.hiding(self.predictor, self.baseline, hidden, filling).flips.cpu()
+
+    @cached_property
+    def all_swapped(self) -> dict[int, Tensor]:
+        """For the images of :attr:`all_hidden`, what flips with a very different image around.
+
+        Empty with too few images to choose from.
+        """
+        if len(self.images) < LEAST_DONORS:
+            return {}
+        return {
+            index: self.swapping(self.regions(index, images), "other")
+            for index, (images, _) in self.all_hidden.items()
+        }
 
     @cached_property
     def all_hidden(self) -> dict[int, tuple[list[int], Tensor]]:
@@ -202,7 +233,7 @@ class Examination:
             if self.unaskable(index, surroundings=True) is None:
                 images = self.sample(index)
                 regions = self.regions(index, images)
-                flips = self.hiding(regions, regions.surroundings.all, slice(1))
+                flips = self.hiding_once(regions, regions.surroundings.all)
                 found[index] = images, flips
         return found
 

@@ -14,6 +14,7 @@ from unetcam.diagnosis.pictures import evidence_of
 from unetcam.diagnosis.registry import Kind, Screened, Tested, Turn, register
 from unetcam.diagnosis.wording import listed, percent, pixels
 from unetcam.interventions import fills
+from unetcam.interventions.fills import Filling
 from unetcam.interventions.hiding import moved
 from unetcam.interventions.regions import Regions, window_masks
 from unetcam.interventions.windows import Window
@@ -55,9 +56,14 @@ class LeansOnSurroundings(Kind):
             share = float(flips.nanmean())
             reason = (
                 f"With everything around {exam.quoted(index)} hidden, {percent(share)} of its "
-                "right pixels flip."
+                "right pixels flip"
             )
-            rows.append(Screened(index, flips, share >= _WORTH_A_WINDOW, reason))
+            suspicious = share >= _WORTH_A_WINDOW
+            if index in exam.all_swapped:
+                swapped = float(exam.all_swapped[index].nanmean())
+                reason += f", and {percent(swapped)} with a very different image around it"
+                suspicious = suspicious or swapped >= _ALL
+            rows.append(Screened(index, flips, suspicious, f"{reason}."))
         return rows
 
     def test(self, exam: Examination, suspect: Screened) -> Tested:
@@ -68,7 +74,7 @@ class LeansOnSurroundings(Kind):
         around = regions.surroundings
         everything = exam.hiding(regions, around.all)
         searched = regions.searched(
-            exam.predictor, exam.baseline, exam.fillings[0], smallest=exam.smallest
+            exam.predictor, exam.baseline, exam.first_filling, smallest=exam.smallest
         )
         windows = window_masks(regions, searched.strongest)
         flips = torch.nan_to_num(exam.hiding(regions, windows), nan=0.0)
@@ -84,8 +90,51 @@ class LeansOnSurroundings(Kind):
             return self._by_window(
                 exam, index, regions, searched.strongest, windows, flips, controls, numbers
             )
+        if index in exam.all_swapped:
+            tested = self._by_swapping(exam, index, regions, exam.all_swapped[index], numbers)
+            if float(tested.effects.nanmean()) > max(_ALL, float(everything.nanmean())):
+                return tested
         edge = exam.hiding(regions, around.edge)
         return self._by_everything(exam, index, regions, everything, edge, numbers)
+
+    def _by_swapping(
+        self,
+        exam: Examination,
+        index: int,
+        regions: Regions,
+        swapped: Tensor,
+        numbers: Mapping[str, float],
+    ) -> Tested:
+        effects = torch.minimum(swapped, exam.swapping(regions, "second-other"))
+        controls = exam.swapping(regions, "alike")
+        band = pixels(round(regions.surroundings.band, 1))
+
+        def claim(effect: float, control: float) -> str:
+            return (
+                f"{exam.quoted(index)} leans on the kind of surroundings it stands in: with the "
+                f"same place of a very different image around it (it and a band of {band} stay "
+                f"untouched), {percent(effect)} of its right pixels turn into something else; with "
+                f"that of a similar image {percent(control)}."
+            )
+
+        other = fills.get("other").prepared(exam.images, exam.seed)
+        return Tested(
+            image=regions.image.tolist(),
+            effects=effects,
+            controls=controls,
+            claim=claim,
+            evidence=_hidden_evidence(
+                exam,
+                index,
+                regions,
+                regions.surroundings.all,
+                "The same place of a very different image is put around it",
+                other,
+            ),
+            fills=("other", "second-other"),
+            details={"flips_other": float(swapped.nanmean()), **numbers},
+            limit=_ALL,
+        )
 
     def _by_window(
         self,
@@ -225,7 +274,7 @@ class LeansOnClass(Kind):
         for other in exam.present:
             if other == index or other in exam.surrounding:
                 continue
-            flips = exam.hiding(regions, self._hidden(exam, regions, other), slice(1))
+            flips = exam.hiding_once(regions, self._hidden(exam, regions, other))
             beside = int((~torch.isnan(flips)).sum())
             if beside < LEAST_IMAGES:
                 continue
@@ -280,11 +329,16 @@ class LeansOnClass(Kind):
 
 
 def _hidden_evidence(
-    exam: Examination, index: int, regions: Regions, masks: Tensor, what: str
+    exam: Examination,
+    index: int,
+    regions: Regions,
+    masks: Tensor,
+    what: str,
+    filling: Filling | None = None,
 ) -> Callable[[int], Evidence]:
-    """Makes the evidence of an image with something hidden by the first fill."""
+    """Makes the evidence of an image with something hidden, by the first fill or another one."""
     of_image = dict(zip(regions.image.tolist(), masks, strict=True))
-    fill = fills.get(exam.fills[0]).description
+    fill = f" ({fills.get(exam.fills[0]).description})" if filling is None else ""
 
     def evidence(image: int) -> Evidence:
         mask = of_image[image]
@@ -292,9 +346,9 @@ def _hidden_evidence(
         return evidence_of(
             exam,
             image,
-            f"{what} ({fill}): {exam.quoted(index)} before and after.",
+            f"{what}{fill}: {exam.quoted(index)} before and after.",
             class_index=index,
-            after=exam.fillings[0](at, mask[None])[0],
+            after=(filling or exam.first_filling)(at, mask[None])[0],
             region=mask,
         )
 

@@ -17,6 +17,8 @@ from unetcam.interventions.regions import LEAST_PIXELS
 
 #: Changes that no image of the same kind shows; a network may well tell classes by their colour.
 _NOT_MILD = frozenset({"grey"})
+#: Changes of which it was not measured how much the images differ in them.
+_NOT_MEASURED = frozenset({"blurred", "noisy"})
 
 
 @register
@@ -53,7 +55,7 @@ class LeansOnPosition(Kind):
             if cannot is not None:
                 rows.append(Screened.unasked(index, cannot))
                 continue
-            worst = self._worst(flips)
+            worst = _worst(flips)
             share = float(flips[worst].nanmean())
             reason = (
                 f"When the contents move by {pixels(abs(moves[worst].pixels))}, at most "
@@ -66,7 +68,7 @@ class LeansOnPosition(Kind):
         """(shifts, 2, images, classes): flips and control; the same on every call."""
         kept = exam.remembered(self.name)
         if kept is None:
-            image = torch.tensor(exam.mixed_sample, device=exam.images.device)
+            image = torch.tensor(exam.mixed_sample, device=exam.images.device, dtype=torch.long)
             rows = [
                 torch.stack(
                     shift_effects(
@@ -83,16 +85,11 @@ class LeansOnPosition(Kind):
             kept = exam.remember(self.name, torch.stack(rows).cpu())
         return kept
 
-    @staticmethod
-    def _worst(flips: Tensor) -> int:
-        means = torch.nan_to_num(flips.nanmean(dim=1), nan=-1.0)
-        return int(means.argmax())
-
     def test(self, exam: Examination, suspect: Screened) -> Tested:
         index = suspect.class_index
         assert index is not None
         effects = self._effects(exam)[..., index]
-        worst = self._worst(effects[:, 0])
+        worst = _worst(effects[:, 0])
         move = shifts(exam.size, exam.stride)[worst]
         direction = _direction(move, len(exam.size))
 
@@ -136,11 +133,13 @@ class LeansOnAppearance(Kind):
     unit = "share of the class's right pixels that flip"
     remedy = "Vary this in training by augmentation, a little more than it varies in use."
     turn: Turn = "reliance"
-    limit = 0.3
+    limit = 0.5
+    grave = (0.5, 0.7)
 
     def screen(self, exam: Examination) -> Sequence[Screened]:
         rows = []
-        effects, names = self._effects(exam)
+        effects, amounts = self._effects(exam)
+        names = tuple(amounts)
         for index in exam.present:
             cannot = exam.unaskable(index)
             flips = effects[:, :, index]
@@ -149,9 +148,9 @@ class LeansOnAppearance(Kind):
             if cannot is not None:
                 rows.append(Screened.unasked(index, cannot))
                 continue
-            worst = int(torch.nan_to_num(flips.nanmean(dim=1), nan=-1.0).argmax())
+            worst = _worst(flips)
             share = float(flips[worst].nanmean())
-            change = appearance.get(names[worst]).description
+            change = appearance.get(names[worst]).described(amounts[names[worst]])
             reason = (
                 f"Of {len(names)} mild changes of the whole image the worst ({change}) flips "
                 f"{percent(share)} of the right pixels of {exam.quoted(index)}."
@@ -159,37 +158,48 @@ class LeansOnAppearance(Kind):
             rows.append(Screened(index, flips[worst], share >= self.limit, reason))
         return rows
 
-    def _effects(self, exam: Examination) -> tuple[Tensor, tuple[str, ...]]:
-        """(changes, images, classes) and the changes' names; the same on every call."""
-        names = tuple(
-            name for name in appearance.fitting(exam.images.shape[1]) if name not in _NOT_MILD
-        )
+    def _effects(self, exam: Examination) -> tuple[Tensor, dict[str, float]]:
+        """(changes, images, classes) and the changes' amounts; the same on every call."""
+        fitting = appearance.fitting(exam.images.shape[1])
+        usual = appearance.usual_amounts(exam.images)
+        amounts = {name: usual[name] for name in fitting if name not in _NOT_MILD}
         kept = exam.remembered(self.name)
         if kept is None:
-            image = torch.tensor(exam.mixed_sample, device=exam.images.device)
+            image = torch.tensor(exam.mixed_sample, device=exam.images.device, dtype=torch.long)
             effects = appearance.appearance_effects(
-                exam.predictor, exam.baseline, image, names, exam.seed
+                exam.predictor, exam.baseline, image, amounts, exam.seed
             )
             kept = exam.remember(self.name, effects.cpu())
-        return kept, names
+        return kept, amounts
 
     def test(self, exam: Examination, suspect: Screened) -> Tested:
         index = suspect.class_index
         assert index is not None
-        effects, names = self._effects(exam)
+        effects, amounts = self._effects(exam)
+        names = tuple(amounts)
         flips = effects[:, :, index]
-        means = torch.nan_to_num(flips.nanmean(dim=1), nan=-1.0)
-        worst = int(means.argmax())
+        worst = _worst(flips)
         others = torch.cat((flips[:worst], flips[worst + 1 :]))
-        change = appearance.get(names[worst]).description
+        amount = amounts[names[worst]]
+        change = appearance.get(names[worst]).described(amount)
+        usual = (
+            ""
+            if names[worst] in _NOT_MEASURED
+            else (", which is no more than these images differ by among themselves,")
+        )
 
         def claim(effect: float, control: float) -> str:
             return (
-                f"{exam.quoted(index)} leans on the look of the whole image: with {change}, "
+                f"{exam.quoted(index)} leans on the look of the whole image: with {change}{usual} "
                 f"{percent(effect)} of its right pixels turn into something else; the median of "
                 f"the {len(others)} other changes that were tried turns {percent(control)}."
             )
 
+        def after(image: int) -> Tensor:
+            one = exam.images[image][None]
+            return appearance.changed(one, names[worst], amount, exam.seed)[0]
+
+        means = zip(names, flips.nanmean(dim=1).tolist(), strict=True)
         return Tested(
             image=exam.mixed_sample,
             effects=flips[worst],
@@ -200,10 +210,16 @@ class LeansOnAppearance(Kind):
                 image,
                 f"The same image with {change}.",
                 class_index=index,
-                after=appearance.changed(exam.images[image][None], names[worst], exam.seed)[0],
+                after=after(image),
             ),
             details={
                 "change": names[worst],
-                **{f"flips_{name}": float(one) for name, one in zip(names, means, strict=True)},
+                "amount": amount,
+                **{f"flips_{name}": mean for name, mean in means},
             },
         )
+
+
+def _worst(flips: Tensor) -> int:
+    """Which of several changes, (K, images), flips most on average."""
+    return int(torch.nan_to_num(flips.nanmean(dim=1), nan=-1.0).argmax())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,65 +21,134 @@ _DARKEST, _BRIGHTEST = 0.005, 0.995
 
 @dataclass(frozen=True)
 class Appearance:
-    """A mild change of a whole image, made by albumentations.
+    """A change of a whole image, made by albumentations.
 
     Attributes
     ----------
     name : str
     description : str
-        What is done, to be read behind "with".
+        What is done, to be read behind "with"; ``{}`` stands for the amount.
+    amount : float
+        How much by default.
+    make : callable
+        Gives the albumentations transform of an amount.
     channels : int, optional
         How many channels the images must have; None for any.
-    transform : callable
-        Gives the albumentations transform.
     """
 
     name: str
     description: str
-    transform: Callable[[Any], Any]
+    amount: float
+    make: Callable[[Any, float], Any]
     channels: int | None = None
 
+    def described(self, amount: float) -> str:
+        """The description with its amount.
 
-def _brightness(by: float) -> Callable[[Any], Any]:
-    return lambda album: album.RandomBrightnessContrast((by, by), (0.0, 0.0), p=1.0)
+        >>> get("brighter").described(0.1)
+        '10 % of the range added'
+        """
+        return self.description.format(f"{100 * amount:.0f} %")
 
 
-def _contrast(by: float) -> Callable[[Any], Any]:
-    return lambda album: album.RandomBrightnessContrast((0.0, 0.0), (by, by), p=1.0)
+def _brightness(album: Any, by: float) -> Any:
+    return album.RandomBrightnessContrast((by, by), (0.0, 0.0), p=1.0)
 
 
-def _tint(red: float, blue: float) -> Callable[[Any], Any]:
-    return lambda album: album.RGBShift((red, red), (0.0, 0.0), (blue, blue), p=1.0)
+def _contrast(album: Any, by: float) -> Any:
+    return album.RandomBrightnessContrast((0.0, 0.0), (by, by), p=1.0)
+
+
+def _tint(album: Any, by: float) -> Any:
+    return album.RGBShift((by, by), (0.0, 0.0), (-by, -by), p=1.0)
 
 
 #: The changes by name.
 APPEARANCES: dict[str, Appearance] = {
     one.name: one
     for one in (
-        Appearance("brighter", "10 % of the range added", _brightness(0.1)),
-        Appearance("darker", "10 % of the range taken off", _brightness(-0.1)),
-        Appearance("more contrast", "the contrast raised by 20 %", _contrast(0.2)),
-        Appearance("less contrast", "the contrast lowered by 20 %", _contrast(-0.2)),
-        Appearance("warmer", "red up and blue down by 8 % of the range", _tint(0.08, -0.08), 3),
-        Appearance("colder", "blue up and red down by 8 % of the range", _tint(-0.08, 0.08), 3),
+        Appearance("brighter", "{} of the range added", 0.1, _brightness),
+        Appearance("darker", "{} of the range taken off", 0.1, lambda a, by: _brightness(a, -by)),
+        Appearance("more contrast", "the contrast raised by {}", 0.2, _contrast),
+        Appearance(
+            "less contrast", "the contrast lowered by {}", 0.2, lambda a, by: _contrast(a, -by)
+        ),
+        Appearance("warmer", "red up and blue down by {} of the range", 0.08, _tint, 3),
+        Appearance(
+            "colder",
+            "blue up and red down by {} of the range",
+            0.08,
+            lambda a, by: _tint(a, -by),
+            3,
+        ),
         Appearance(
             "grey",
             "the colours taken out",
-            lambda album: album.ToGray(num_output_channels=3, method="average", p=1.0),
+            1.0,
+            lambda a, by: a.ToGray(num_output_channels=3, method="average", p=1.0),
             3,
         ),
         Appearance(
             "blurred",
             "a Gaussian blur of 1 pixel",
-            lambda album: album.GaussianBlur(blur_limit=0, sigma_limit=(1.0, 1.0), p=1.0),
+            1.0,
+            lambda a, by: a.GaussianBlur(blur_limit=0, sigma_limit=(by, by), p=1.0),
         ),
         Appearance(
             "noisy",
-            "Gaussian noise of 5 % of the range",
-            lambda album: album.GaussNoise(std_range=(0.05, 0.05), p=1.0),
+            "Gaussian noise of {} of the range",
+            0.03,
+            lambda a, by: a.GaussNoise(std_range=(by, by), p=1.0),
         ),
     )
 }
+
+#: The least and the most that a change is made of, whatever the images are like.
+_BOUNDS = {"brightness": (0.02, 0.1), "contrast": (0.04, 0.2), "tint": (0.01, 0.08)}
+#: How many standard deviations over images a change is made of.
+_DEVIATIONS = 1.5
+
+
+def usual_amounts(images: Tensor) -> dict[str, float]:
+    """How much of each change is no more than images of a set differ by among themselves.
+
+    One and a half standard deviations over images of the mean brightness, of the logarithm of
+    the contrast and of red less blue, between bounds.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, *spatial).
+
+    Returns
+    -------
+    dict of str to float
+        By the names of :data:`APPEARANCES`; those of which the images say nothing keep their own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> alike = torch.linspace(0.0, 1.0, 256).view(1, 1, 16, 16).repeat(4, 1, 1, 1)
+    >>> usual_amounts(alike)["brighter"]
+    0.02
+    """
+    low, span = _ranges(images)
+    scaled = (at_least_single(images).double() - low) / span.median()
+    values = scaled.flatten(2)
+    channel_means = values.mean(dim=2)
+    contrast = values.std(dim=2, correction=0).mean(dim=1).clamp(min=1e-6).log()
+    spreads = {"brightness": channel_means.mean(dim=1), "contrast": contrast}
+    if images.shape[1] == 3:
+        spreads["tint"] = (channel_means[:, 0] - channel_means[:, 2]) / 2
+    amounts = {name: one.amount for name, one in APPEARANCES.items()}
+    of = {"brightness": ("brighter", "darker"), "tint": ("warmer", "colder")}
+    of["contrast"] = ("more contrast", "less contrast")
+    for kind, spread in spreads.items():
+        least, most = _BOUNDS[kind]
+        usual = _DEVIATIONS * float(spread.std(correction=0))
+        for name in of[kind]:
+            amounts[name] = round(min(most, max(least, usual)), 3)
+    return amounts
 
 
 def get(name: str) -> Appearance:
@@ -92,8 +161,8 @@ def get(name: str) -> Appearance:
 
     Examples
     --------
-    >>> get("grey").description
-    'the colours taken out'
+    >>> get("grey").channels
+    3
     """
     if name not in APPEARANCES:
         raise UnetcamError(f"There is no change '{name}': {suggestion(name, APPEARANCES)}")
@@ -113,7 +182,7 @@ def fitting(channels: int) -> tuple[str, ...]:
     )
 
 
-def changed(images: Tensor, name: str, seed: int = 0) -> Tensor:
+def changed(images: Tensor, name: str, amount: float | None = None, seed: int = 0) -> Tensor:
     """Images with their appearance changed, wherever their values lie.
 
     Each image is brought to [0, 1] by its own darkest and brightest values (of all channels
@@ -126,12 +195,19 @@ def changed(images: Tensor, name: str, seed: int = 0) -> Tensor:
         (B, C, *spatial), on any device.
     name : str
         Of :data:`APPEARANCES`.
+    amount : float, optional
+        The change's own by default.
     seed : int
 
     Returns
     -------
     Tensor
         Of the same shape, dtype and device.
+
+    Raises
+    ------
+    UnetcamError
+        For an unknown change, or one for images of other channels.
 
     Examples
     --------
@@ -149,30 +225,34 @@ def changed(images: Tensor, name: str, seed: int = 0) -> Tensor:
             f"The change '{name}' is for images of {one.channels} channels, and these have "
             f"{images.shape[1]}: leave it out."
         )
-    transform = A.Compose([one.transform(A)], seed=seed)
-    values = at_least_single(images).double()
-    flat = values.flatten(1)
-    order = flat.sort(dim=1).values
-    last = flat.shape[1] - 1
-    low, high = (order[:, round(share * last)] for share in (_DARKEST, _BRIGHTEST))
-    shape = [-1, *[1] * (images.ndim - 1)]
-    low, span = low.view(shape), torch.where(high > low, high - low, 1.0).view(shape)
-    scaled = (values - low) / span
+    transform = A.Compose([one.make(A, one.amount if amount is None else amount)], seed=seed)
+    low, span = _ranges(images)
+    scaled = (at_least_single(images).double() - low) / span
     inside = scaled.clamp(0, 1)
     arrays = inside.movedim(1, -1).float().cpu().numpy()
     target = "image" if images.ndim == 4 else "images"
+    if not len(arrays):
+        return images.clone()
     after = np.stack([transform(**{target: array})[target] for array in arrays])
     back = torch.from_numpy(after).to(scaled).movedim(-1, 1)
     return ((back - inside + scaled) * span + low).to(images.dtype)
+
+
+def _ranges(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's darkest value and its range, but for half a percent at either end."""
+    order = at_least_single(images).double().flatten(1).sort(dim=1).values
+    last = order.shape[1] - 1
+    low, high = (order[:, round(share * last)] for share in (_DARKEST, _BRIGHTEST))
+    shape = [-1, *[1] * (images.ndim - 1)]
+    return low.view(shape), torch.where(high > low, high - low, 1.0).view(shape)
 
 
 def appearance_effects(
     predictor: Predictor,
     baseline: Baseline,
     image: Tensor,
-    names: Sequence[str],
+    amounts: Mapping[str, float],
     seed: int = 0,
-    done: Callable[[int], None] | None = None,
 ) -> Tensor:
     """How much of each class flips under each change.
 
@@ -181,11 +261,9 @@ def appearance_effects(
     predictor, baseline
     image : Tensor
         (N,) which images are changed.
-    names : sequence of str
-        K of :data:`APPEARANCES`.
+    amounts : Mapping of str to float
+        How much of K changes of :data:`APPEARANCES`.
     seed : int
-    done : callable, optional
-        Is told how many images were predicted since it was told last.
 
     Returns
     -------
@@ -193,11 +271,9 @@ def appearance_effects(
         (K, N, classes) float64, the share of right pixels that flip; NaN where there are none.
     """
     rows = []
-    for name in names:
-        after = changed(baseline.images[image], name, seed)
+    for name, amount in amounts.items():
+        after = changed(baseline.images[image], name, amount, seed)
         rows.append(measure_all_classes(predictor, baseline, image, after.__getitem__))
-        if done is not None:
-            done(len(image))
     if not rows:
         return baseline.margins.new_zeros((0, len(image), baseline.classes), dtype=torch.float64)
     return torch.stack(rows)

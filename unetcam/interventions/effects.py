@@ -190,6 +190,8 @@ def measure_all_classes(
         return _share(region & ~predictor(change(numbers)).masks, region, leading=2)
 
     numbers = torch.arange(len(image), device=image.device)
+    if not len(numbers):
+        return torch.zeros((0, baseline.classes), dtype=torch.float64, device=image.device)
     return torch.cat(predictor.in_chunks(one_chunk, numbers, baseline.images))
 
 

@@ -91,7 +91,7 @@ def names() -> tuple[str, ...]:
     """The registered fills' names.
 
     >>> names()
-    ('mean', 'blur', 'noise', 'other', 'inpaint')
+    ('mean', 'blur', 'noise', 'other', 'second-other', 'alike', 'inpaint')
     """
     return tuple(_FILLS)
 
@@ -112,6 +112,34 @@ def get(name: str) -> Fill:
     if name not in _FILLS:
         raise UnetcamError(f"There is no fill '{name}': {suggestion(name, _FILLS)}")
     return _FILLS[name]
+
+
+def agreeing(shares: Sequence[Tensor], looks: Sequence[Look]) -> Tensor:
+    """What fills of two different looks agree on: the second largest of the looks' largest shares.
+
+    Parameters
+    ----------
+    shares : sequence of Tensor
+        (N,) by fill, what flips under it; NaN where nothing could.
+    looks : sequence of str
+        The fills' looks, of which there must be two.
+
+    Returns
+    -------
+    Tensor
+        (N,).
+
+    Examples
+    --------
+    >>> import torch
+    >>> shares = torch.tensor([[0.9], [0.1], [0.6]])
+    >>> agreeing(list(shares), ["flat", "textured", "textured"])
+    tensor([0.6000])
+    """
+    by_look: dict[Look, Tensor] = {}
+    for share, look in zip(shares, looks, strict=True):
+        by_look[look] = torch.maximum(by_look[look], share) if look in by_look else share
+    return torch.stack(list(by_look.values())).topk(2, dim=0).values[1]
 
 
 def two_kinds(fills: Sequence[str]) -> tuple[Fill, ...]:
@@ -193,21 +221,64 @@ class Noise(_Replacement):
         return mean + spread * drawn.to(spread)
 
 
-@register
-class Other(_Replacement):
-    """The same place of the next image of the batch."""
+class _Donor(_Replacement):
+    """The same place of another image of the batch, chosen by how different it looks.
 
-    name = "other"
+    What counts are the channels' means and standard deviations.
+    """
+
     look: Look = "textured"
-    description = "the same place of another image"
+    needs = 2  # images
+
+    @abstractmethod
+    def chosen(self, distance: Tensor) -> Tensor:
+        """The donor of each image, (B,), from how different the images look, (B, B)."""
 
     def replacement(self, images: Tensor, seed: int) -> Tensor:
-        if len(images) < 2:
+        if len(images) < self.needs:
             raise UnetcamError(
-                "The fill 'other' takes the same place of another image, and there is one only: "
-                "give more images, or use 'noise'."
+                f"The fill '{self.name}' takes the same place of another image and needs "
+                f"{self.needs} images, and there are {len(images)}: give more, or use 'noise'."
             )
-        return at_least_single(images).roll(1, 0)
+        values = at_least_single(images)
+        flat = values.flatten(2)
+        looks = torch.cat((flat.mean(dim=2), flat.std(dim=2, correction=0)), dim=1).double()
+        return values[self.chosen(torch.cdist(looks, looks))]
+
+
+@register
+class Other(_Donor):
+    """The same place of the image that looks most different."""
+
+    name = "other"
+    description = "the same place of a very different image"
+
+    def chosen(self, distance: Tensor) -> Tensor:
+        return distance.argmax(dim=1)
+
+
+@register
+class SecondOther(_Donor):
+    """The same place of the image that looks second most different."""
+
+    name = "second-other"
+    description = "the same place of another very different image"
+    needs = 3
+
+    def chosen(self, distance: Tensor) -> Tensor:
+        return distance.topk(2, dim=1).indices[:, 1]
+
+
+@register
+class Alike(_Donor):
+    """The same place of the image that looks most alike: a control for the other two."""
+
+    name = "alike"
+    description = "the same place of a similar image"
+
+    def chosen(self, distance: Tensor) -> Tensor:
+        itself = torch.eye(len(distance), dtype=torch.bool, device=distance.device)
+        return distance.masked_fill(itself, torch.inf).argmin(dim=1)
 
 
 @register

@@ -142,6 +142,8 @@ def shift_effects(
             lost = (region & ~after).flatten(2).sum(2).double()
             return torch.where(count >= least, lost / count, torch.nan)
 
+        if not len(image):
+            return baseline.images.new_zeros((0, baseline.classes), dtype=torch.float64)
         return torch.cat(predictor.in_chunks(one_chunk, image, baseline.images))
 
     return shares(shift.moved, arrived), shares(shift.unmoved, kept)

@@ -16,7 +16,7 @@ from unetcam.engine.state import preserved
 from unetcam.engine.tensors import at_least_single, plain_images
 from unetcam.errors import DataError, ModelError, NumericalError
 from unetcam.models.io import pick_logits
-from unetcam.models.loading import check_supported, unwrapped
+from unetcam.models.wrappers import check_supported, unwrapped
 
 #: Images (B, C, *spatial) in, logits (B, classes, *spatial) out.
 Predict: TypeAlias = Callable[[Tensor], Tensor]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unetcam.interventions.effects import Baseline, Effects, measure
-from unetcam.interventions.fills import Filling
+from unetcam.interventions.fills import Fill, Filling, agreeing
 from unetcam.interventions.hiding import Surroundings
 from unetcam.interventions.prediction import Predictor
 from unetcam.interventions.windows import Search, Window, search
@@ -130,11 +130,13 @@ def agreed(
     predictor: Predictor,
     baseline: Baseline,
     hidden: Tensor,
-    fillings: Sequence[Filling],
+    fillings: Mapping[Fill, Filling],
 ) -> Tensor:
-    """The share of each region that flips under every fill, (N,): the least of them."""
-    each = [regions.hiding(predictor, baseline, hidden, one).flips for one in fillings]
-    return torch.stack(each).amin(dim=0)
+    """The share of each region that flips, (N,), as far as fills of two different looks agree."""
+    shares = [
+        regions.hiding(predictor, baseline, hidden, filling).flips for filling in fillings.values()
+    ]
+    return agreeing(shares, [fill.look for fill in fillings])
 
 
 def window_masks(regions: Regions, windows: Sequence[Window | None]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unetcam.errors import DataError, TargetError
 from unetcam.interventions.effects import Baseline
-from unetcam.interventions.fills import Filling, two_kinds
+from unetcam.interventions.fills import Fill, Filling, two_kinds
 from unetcam.interventions.hiding import moved
 from unetcam.interventions.prediction import Head, Predictor, predictor_of
 from unetcam.interventions.regions import LEAST_PIXELS, Regions, agreed, window_masks
@@ -39,11 +39,11 @@ class Reliance:
     windows : tuple of Window or None
         By region the smallest window that keeps most of the strongest one's effect.
     flips, control : Tensor
-        (N,) float64, the share that flips under every fill when that window is hidden, and when
-        the same shape is hidden elsewhere at a like distance; NaN where there is none.
+        (N,) float64, the share that flips (as far as two fills agree) when that window is hidden,
+        and when the same shape is hidden elsewhere at a like distance; NaN where there is none.
     all, near, far : Tensor
-        (N,) float64, the share that flips under every fill when everything but the region and the
-        band is hidden, the ring next to the band, and all beyond that ring.
+        (N,) float64, the share that flips (as far as two fills agree) when everything but the
+        region and the band is hidden, the ring next to the band, and all beyond that ring.
     edge : Tensor
         (N,) float64, the same when only the surroundings' first pixel is: the fill's own share.
     band : float
@@ -103,7 +103,7 @@ def reliance(
 
     Forwards only. The class's own region and a band around it are never touched, so that what
     flips does so because of the surroundings. Windows are searched with the first fill; the one
-    that is named, its control and the rest count only as far as all fills agree.
+    that is named, its control and the rest count only as far as fills of two different looks agree.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def reliance(
         )
     make = Regions.of_objects if objects else Regions.of_classes
     regions = make(baseline, pairs, band)
-    fillings = [fill.prepared(images, seed) for fill in chosen]
+    fillings = {fill: fill.prepared(images, seed) for fill in chosen}
     parts = []
     for numbers in torch.split(torch.arange(len(regions), device=images.device), _AT_ONCE):
         parts.append(_of_some(predictor, baseline, regions.chosen(numbers), fillings, smallest))
@@ -210,10 +210,11 @@ def _of_some(
     predictor: Predictor,
     baseline: Baseline,
     regions: Regions,
-    fillings: Sequence[Filling],
+    fillings: Mapping[Fill, Filling],
     smallest: float | None,
 ) -> dict[str, Any]:
-    searched = regions.searched(predictor, baseline, fillings[0], smallest=smallest)
+    first = next(iter(fillings.values()))
+    searched = regions.searched(predictor, baseline, first, smallest=smallest)
     window = window_masks(regions, searched.strongest)
     around = regions.surroundings
     hidden = {

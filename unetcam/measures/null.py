@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,10 +15,10 @@ from unetcam.measures.regions import FAR, INSIDE, Geometry
 NULL_MEASURES = ("truth_energy", "outside_far_share", "boundary_ratio", "effective_area")
 """The measures that have a null."""
 
-NULL_DRAWS = 16
+NULL_DRAWS = 10
 """How often a layer's channels are weighed at random for the null of an image."""
 
-NULL_IMAGES = 16
+NULL_IMAGES = 8
 """In how many images of a run the null is measured."""
 
 _SPREAD = (0.025, 0.975)
@@ -45,7 +45,7 @@ def null_sample(images: int, most: int = NULL_IMAGES) -> tuple[int, ...]:
 
 @torch.no_grad()
 def null_numbers(
-    draws: Tensor,
+    draws: Iterable[Tensor],
     classes: Sequence[int],
     truth: Tensor,
     *,
@@ -56,13 +56,13 @@ def null_numbers(
 
     Parameters
     ----------
-    draws : Tensor
-        ``(B, D, H, W)`` or ``(B, D, Z, H, W)`` maps of one layer, values >= 0, with other random
-        channel weights in each of the D draws; such a map knows nothing of any class.
+    draws : iterable of Tensor
+        ``(B, H, W)`` or ``(B, D, H, W)`` maps of one layer, values >= 0, one tensor for each draw
+        of random channel weights; such a map knows nothing of any class.
     classes : sequence of int
         The T classes.
     truth : Tensor
-        ``(B, H, W)`` or ``(B, Z, H, W)`` class indices, -1 where ignored, on the same device.
+        ``(B, H, W)`` or ``(B, D, H, W)`` class indices, -1 where ignored, on the same device.
     num_classes : int
         The number of classes C.
     band : float, optional
@@ -85,19 +85,16 @@ def null_numbers(
     --------
     >>> import torch
     >>> truth = torch.tensor([[[0, 0, 1, 1]]])
-    >>> even = torch.ones(1, 3, 1, 4)
-    >>> null_numbers(even, [1], truth, num_classes=2)["truth_energy_null"]
+    >>> even = torch.ones(1, 1, 4)
+    >>> null_numbers([even, even], [1], truth, num_classes=2)["truth_energy_null"]
     tensor([[0.5000]], dtype=torch.float64)
     """
-    if draws.ndim < 4 or draws.shape[1] == 0:
-        raise MeasureError(
-            f"The draws have shape {tuple(draws.shape)}: give (B, D, *spatial) with D of 1 or more."
-        )
-    count = draws.shape[1]
-    # One draw after the other, so that the geometry of T classes serves all of them.
     geometry = Geometry(truth, classes, num_classes=num_classes, band=band, tolerance=0.0)
-    shape = (-1, len(geometry.classes), *[-1] * (draws.ndim - 2))
-    parts = [by_blocks(draws[:, d : d + 1].expand(shape), geometry, _numbers) for d in range(count)]
+    # One draw after the other: the geometry of T classes serves all of them.
+    shape = (-1, len(geometry.classes), *geometry.spatial)
+    parts = [by_blocks(draw[:, None].expand(shape), geometry, _numbers) for draw in draws]
+    if not parts:
+        raise MeasureError("There is no draw: give the maps of one set of random weights or more.")
     numbers: dict[str, Tensor] = {}
     for name in NULL_MEASURES:
         values = torch.stack([part[name] for part in parts])

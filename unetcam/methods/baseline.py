@@ -43,9 +43,10 @@ class Random(Method):
 
     def explain(self, request: Request) -> Collected:
         with observed(request) as seen:
-            return seen.collected({name: self._map(a) for name, a in seen.activations.items()})
+            return seen.collected({name: self.map_of(a) for name, a in seen.activations.items()})
 
-    def _map(self, activation: Tensor) -> Tensor:
+    def map_of(self, activation: Tensor) -> Tensor:
+        """The map (B, 1, *layer_spatial) of an activation (B, channels, *layer_spatial)."""
         generator = torch.Generator(activation.device).manual_seed(self.seed)
         drawn = torch.rand(
             activation.shape[1],
@@ -55,6 +56,54 @@ class Random(Method):
         )
         weights = (2 * drawn - 1).to(activation.dtype)
         return oriented(weighted(activation, weights.expand(len(activation), 1, -1))).relu_()
+
+
+@dataclass(frozen=True)
+class RandomDraws(Method):
+    """Several draws of :class:`Random` from one forward: the null of what is measured of a map.
+
+    It is no method to choose, and so is not registered: its maps are of draws, not of targets.
+
+    Parameters
+    ----------
+    draws : int
+        How many maps there are for each image and layer.
+    seed : int
+        Seeds the first draw; the others' seeds follow it.
+    """
+
+    draws: int
+    seed: int = 0
+
+    name = "random-draws"
+    title = "Random weights, several times"
+    family = "baseline"
+    formula = Random.formula
+    paper = Random.paper
+    when = "As the null of a measure."
+    per_target = False
+    asks_why = False
+
+    def explain(self, request: Request) -> Collected:
+        drawn = tuple(Random(self.seed + k) for k in range(self.draws))
+        with observed(request) as seen:
+            maps = {
+                name: torch.cat([one.map_of(a) for one in drawn], dim=1)
+                for name, a in seen.activations.items()
+            }
+            explained = tuple(_Draw(one.seed) for one in drawn)
+            return Collected(seen.logits, maps, seen.defined, explained)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What a draw's map is of: its weights."""
+
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"weights of seed {self.seed}"
 
 
 @register

@@ -75,6 +75,11 @@ def first_of(inputs: Inputs) -> Inputs:
     return changed(inputs, first)
 
 
+def copied(inputs: Inputs) -> Inputs:
+    """The same inputs, each tensor of them a copy."""
+    return changed(inputs, lambda tensor: tensor.as_subclass(Tensor).clone())
+
+
 class Bound(nn.Module):
     """A model whose inputs are given but for the image."""
 

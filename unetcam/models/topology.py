@@ -14,64 +14,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from torch import nn
-
 from unetcam.engine.request import Entry
 from unetcam.errors import ModelError
 from unetcam.models.decoder_path import FeatureGraph, Ways
-from unetcam.models.io import Inputs, Output
 from unetcam.models.layers import LayerInfo, LayerTable, Part, Stage
-from unetcam.models.loading import check_supported, unwrapped
-from unetcam.models.tracing import Call, Trace, trace
+from unetcam.models.tracing import Call, Trace
 
 _LEARNED = ("conv", "linear", "matmul", "__matmul__", "einsum", "bmm", "addmm", "opaque")
 
 
-def find_layers(model: nn.Module, example: Inputs, *, output: Output | None = None) -> LayerTable:
-    """The layers of a segmentation network, stage by stage.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Any network that maps (B, C, *spatial) to logits (B, classes, *spatial); left as found.
-        The names are those inside ``DataParallel``, ``DistributedDataParallel`` and
-        ``torch.compile``'s wrapper.
-    example : Tensor, tuple or dict
-        (B, C, *spatial) on the model's device, of a size that the network takes; its first image
-        is run. A tuple or dict holds the arguments of a network of several inputs.
-    output : callable, optional
-        Picks the logits from what the model returns; see :func:`~unetcam.models.io.pick_logits`
-        for what is understood without.
-
-    Returns
-    -------
-    LayerTable
-        From the image to the logits; ``.decoder`` holds the names of the decoder's layers.
-
-    Raises
-    ------
-    ModelError
-        When the logits can't be traced back to the image, or the model is of a kind that can't be
-        hooked.
-
-    Examples
-    --------
-    >>> import torch
-    >>> model = nn.Sequential(
-    ...     nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Upsample(scale_factor=2),
-    ...     nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 2, 1))
-    >>> print(find_layers(model, torch.zeros(1, 1, 8, 8)))
-    layer  stage       stride  channels  size  skips
-    0      bottleneck       2         4  4x4
-    2      decoder          1         8  8x8
-    3      head             1         2  8x8
-    """
-    check_supported(model)
-    return table_of(trace(unwrapped(model), example, output))
-
-
 def table_of(run: Trace) -> LayerTable:
-    """The layers that a run of a network shows; see :func:`find_layers`."""
+    """The layers that a run of a network shows; see :func:`unetcam.find_layers`."""
     return _Topology(run).table()
 
 

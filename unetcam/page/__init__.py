@@ -1,21 +1,24 @@
-"""The report: one page that a person reads, with findings in plain words."""
+"""The page that a person reads: which class fails, what was tested, and what the maps show."""
 
 from __future__ import annotations
 
-from unetcam.page.examples import Example, choose_examples
-from unetcam.page.findings import Finding, find
+from unetcam.page.gallery import Example, Origin, choose_examples
 from unetcam.page.html import write_report
+from unetcam.page.mistakes import Errors, Mistake
 from unetcam.page.overlays import outlined, overlay
+from unetcam.page.overview import warnings
 from unetcam.page.side_by_side import SideBySide, side_by_side
 
 __all__ = [
+    "Errors",
     "Example",
-    "Finding",
+    "Mistake",
+    "Origin",
     "SideBySide",
     "choose_examples",
-    "find",
     "outlined",
     "overlay",
     "side_by_side",
+    "warnings",
     "write_report",
 ]

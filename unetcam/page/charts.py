@@ -18,10 +18,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from unetcam.measures.regions import PROFILE_BANDS, PROFILE_BINS
 from unetcam.page.text import number, percent
 
 #: The profile's bins: signed distance to the contour in band widths, negative inside.
-PROFILE_EDGES = np.linspace(-4.0, 4.0, 17)
+PROFILE_EDGES = np.linspace(-PROFILE_BANDS, PROFILE_BANDS, PROFILE_BINS + 1)
 PROFILE_CENTRES = (PROFILE_EDGES[:-1] + PROFILE_EDGES[1:]) / 2
 DASHES = ("-", (0, (5, 1.5)), (0, (2, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -48,8 +49,8 @@ def layer_colours(count: int, *, dark: bool = False) -> tuple[str, ...]:
     ('#471063', '#1e9c89')
     """
     low, high = (0.38, 0.95) if dark else (0.04, 0.55)
-    places = np.linspace(low, high, count) if count > 1 else np.array([0.3 if not dark else 0.7])
-    return tuple(to_hex(colormaps["viridis"](place)) for place in places)
+    positions = np.linspace(low, high, count) if count > 1 else np.array([0.3 if not dark else 0.7])
+    return tuple(to_hex(colormaps["viridis"](position)) for position in positions)
 
 
 def profile_svg(profiles: Mapping[str, NDArray[Any]], title: str) -> str:
@@ -70,7 +71,7 @@ def profile_svg(profiles: Mapping[str, NDArray[Any]], title: str) -> str:
     str
         ``<svg ...>...</svg>``
     """
-    marks = {f"#0102{place:02x}": f"var(--layer-{place})" for place in range(len(profiles))}
+    marks = {f"#0102{number:02x}": f"var(--layer-{number})" for number in range(len(profiles))}
     ink = Ink(text="#010303", faint="#010304", band="#010305", lines=tuple(marks))
     figure = profile_figure(profiles, ink, size=(4.6, 2.9))
     out = StringIO()
@@ -95,15 +96,16 @@ def profile_figure(
     axes.axvspan(-1, 1, color=ink.band, lw=0)
     axes.axvline(0, color=ink.text, lw=1)
     top = 0.0
-    for place, (layer, values) in enumerate(profiles.items()):
+    for index, (layer, values) in enumerate(profiles.items()):
         axes.plot(
-            PROFILE_CENTRES, values, label=layer, color=ink.lines[place], lw=1.8,
-            ls=DASHES[place % len(DASHES)], marker=MARKERS[place % len(MARKERS)], ms=3.6,
+            PROFILE_CENTRES, values, label=layer, color=ink.lines[index], lw=1.8,
+            ls=DASHES[index % len(DASHES)], marker=MARKERS[index % len(MARKERS)], ms=3.6,
         )  # fmt: skip
         finite = values[np.isfinite(values)]
         top = max(top, float(finite.max()) if finite.size else 0.0)
-    axes.set(xlim=(-4, 4), ylim=(0, 1.12 * top if top > 0 else 1.0))
-    axes.set_xticks([-4, -2, -1, 0, 1, 2, 4])
+    axes.set(xlim=(-PROFILE_BANDS, PROFILE_BANDS), ylim=(0, 1.12 * top if top > 0 else 1.0))
+    ticks = sorted({-PROFILE_BANDS, -2, -1, 0, 1, 2, PROFILE_BANDS})
+    axes.set_xticks(ticks)
     axes.set_xlabel("inside  ←  distance to the edge, in band widths  →  outside")
     axes.set_ylabel("mean map value")
     _plain(axes, ink)
@@ -199,9 +201,9 @@ def _for_page(svg: str, colours: Mapping[str, str], title: str) -> str:
         element.tag = element.tag.rpartition("}")[2]
     shapes = {e.get("id"): e for e in root.iter("path") if e.get("id")}
     for parent in list(root.iter()):
-        for place, child in enumerate(list(parent)):
+        for index, child in enumerate(list(parent)):
             if child.tag == "use":
-                parent[place] = _copied(child, shapes)
+                parent[index] = _copied(child, shapes)
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in ("defs", "metadata"):

@@ -1,190 +1,235 @@
-"""Findings: plain-language diagnoses, each backed by a number, its threshold and its evidence."""
+"""A diagnosis as it stands on the page: findings with their pictures, and the tests behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING
 
-import pandas as pd
+import numpy as np
+from numpy.typing import NDArray
 
-from unetcam.page.model import RunLike
-from unetcam.page.readings import Reading, prepared, readings
-from unetcam.page.sentences import sentences
-from unetcam.page.thresholds import (
-    ADVICE,
-    DIAGNOSES,
-    NAMES,
-    STRONG_DIAGNOSES,
-    SYMPTOMS,
-    Criterion,
-    Severity,
-    Symptom,
-)
+from unetcam.page.overlays import PREDICTION_COLOUR, TRUTH_COLOUR, encoded, outlined, resized
+from unetcam.page.text import number, percent, plural
 
-SEVERITIES: tuple[Severity, ...] = ("high", "medium", "note")
-_BACKGROUND_NAMES = {"background", "bg", "backdrop"}
+if TYPE_CHECKING:
+    from unetcam.diagnosis import Diagnosis, Evidence, Finding, TestRecord
+
+#: Images shown beside a finding; the diagnosis may hold more.
+MOST_SHOWN = 2
+PICTURE_WIDTH = 360
+#: The hue of what was hidden; neither outline has it.
+REGION_COLOUR = (255, 92, 205)
+SEVERITY_WORDS = {"high": "Needs attention", "medium": "Worth a look", "low": "Minor finding"}
+SEVERITIES = tuple(SEVERITY_WORDS)
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A diagnosis that a person who does not program can act on.
+class Shot:
+    """One picture of an image before or after it was changed."""
 
-    Attributes
-    ----------
-    symptom : {"scattered", "background", "boundary"}
-    class_index, class_name, layer
-        What it is about: the layer that shows it most clearly.
-    severity : {"high", "medium", "note"}
-    number, threshold : float
-        The number of the median image (of the worse quarter of the images where fewer than half
-        show the symptom; ``statistic`` says which) and the value from which it is a symptom.
-    criterion : Criterion
-        The number's meaning, direction and reasoning.
-    affected, support : int
-        How many images are beyond the threshold, of how many that could be judged.
-    images : tuple of (str, float)
-        The images that show it most, worst first, with their numbers.
-    evidence : tuple of str
-        Sentences that say what was measured.
-    advice : tuple of str
-        What to try.
-    also : tuple of Reading
-        The other layers that show it.
-    """
+    source: str
+    width: int
+    height: int
+    title: str
+    alt: str
 
-    symptom: Symptom
-    class_index: int
+
+@dataclass(frozen=True)
+class Shown:
+    """One image that shows a finding: before and after, with the predicted outline of each."""
+
+    image: str
+    caption: str
+    shots: tuple[Shot, ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line of a finding's little chart, in shares of its width."""
+
+    title: str
+    text: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """A finding, ready for the template."""
+
+    finding: Finding
+    title: str
+    effect: str
+    interval: str
+    bars: tuple[Bar, ...]
+    control: str
+    gain: str
+    fills: str
+    details: tuple[tuple[str, str], ...]
+    shown: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class RecordLine:
+    """The record of a test, ready for the template."""
+
+    title: str
     class_name: str
-    layer: str
-    severity: Severity
-    number: float
-    statistic: str
-    threshold: float
-    criterion: Criterion
-    affected: int
-    support: int
-    images: tuple[tuple[str, float], ...]
-    evidence: tuple[str, ...]
-    advice: tuple[str, ...]
-    also: tuple[Reading, ...]
-
-    @property
-    def title(self) -> str:
-        """The symptom's name; what is no background for the background itself."""
-        if self.symptom == "background" and self.class_name.lower() in _BACKGROUND_NAMES:
-            return "Activation away from the class"
-        return NAMES[self.symptom]
-
-    @property
-    def diagnosis(self) -> str:
-        """What the number means, in one sentence."""
-        measure = self.criterion.measure
-        strong = self.criterion.beyond(self.number, severe=True) and measure in STRONG_DIAGNOSES
-        text = STRONG_DIAGNOSES[measure] if strong else DIAGNOSES[measure]
-        return text.replace("{name}", self.class_name)
+    tested: int
+    confirmed: bool
+    effect: str
+    control: str
+    smallest_effect: str
+    reason: str
 
 
-def find_in_rows(rows: pd.DataFrame, layers: Sequence[str]) -> list[Finding]:
-    """The findings of a table of rows; ``layers`` deepest first. See :func:`find`."""
-    frame = prepared(rows)
-    grouped: dict[tuple[int, Symptom], list[Reading]] = {}
-    for reading in readings(frame, layers):
-        grouped.setdefault((reading.class_index, reading.symptom), []).append(reading)
-    found = _linked(
-        finding
-        for group in grouped.values()
-        if (finding := _conclude(group, frame, layers)) is not None
-    )
-    order = {severity: place for place, severity in enumerate(SEVERITIES)}
-    return sorted(
-        found,
-        key=lambda f: (
-            order[f.severity],
-            -f.affected / f.support,
-            f.class_index,
-            SYMPTOMS.index(f.symptom),
-        ),
-    )
+def kind_title(kind: str) -> str:
+    """A kind's name as a heading.
 
-
-def find(run: RunLike) -> list[Finding]:
-    """Diagnose a run: at most one finding per class and symptom, the gravest first.
-
-    A symptom is raised at a layer when at least a quarter of the images that can be judged are
-    beyond its threshold: a *note* up to half of the images, *medium* from half on, *high* when the
-    median image is also beyond the severe threshold and the 95 % Wilson interval of the share of
-    images lies above one half. It is lowered by one step when the finest layer does not show it,
-    because earlier layers are coarser and later ones correct them, and to a note when it stands
-    on fewer than ``MIN_SUPPORT`` images or on less than half of those that contain the class.
-    The thresholds and their reasons are in :mod:`unetcam.page.thresholds`.
-
-    Parameters
-    ----------
-    run : RunData
-        A finished run: its ``rows`` and ``layers`` (deepest first) are used.
-
-    Returns
-    -------
-    list of Finding
+    >>> kind_title("leans-on-surroundings")
+    'Leans on surroundings'
     """
-    return find_in_rows(run.rows, run.layers)
+    return kind.replace("-", " ").capitalize()
 
 
-def _conclude(group: list[Reading], frame: pd.DataFrame, layers: Sequence[str]) -> Finding | None:
-    """One finding from a class's readings of one symptom over its layers (deepest first)."""
-    raised = [reading for reading in group if reading.severity is not None]
-    if not raised:
-        return None
-    depth = {layer: place for place, layer in enumerate(layers)}
-    gravest = min(SEVERITIES.index(_grade(reading)) for reading in raised)
-    candidates = [r for r in raised if SEVERITIES.index(_grade(r)) == gravest]
-    head = max(candidates, key=lambda reading: depth[reading.layer])
-    finest = max(group, key=lambda reading: depth[reading.layer])
-    on_finest = finest.severity is not None
-    severity = SEVERITIES[gravest if on_finest else min(gravest + 1, len(SEVERITIES) - 1)]
-    rows = frame[(frame["class_index"] == head.class_index) & (frame["layer"] == head.layer)]
-    return Finding(
-        symptom=head.symptom,
-        class_index=head.class_index,
-        class_name=head.class_name,
-        layer=head.layer,
-        severity=severity,
-        number=head.shown,
-        statistic="median image" if head.usual else "worse quarter of the images",
-        threshold=head.criterion.threshold,
-        criterion=head.criterion,
-        affected=head.affected,
-        support=head.support,
-        images=_worst_images(head.criterion, rows),
-        evidence=sentences(head, finest, rows, frame),
-        advice=ADVICE[head.symptom],
-        also=tuple(reading for reading in raised if reading is not head),
+def card(finding: Finding) -> Card:
+    """A finding with its numbers written and its pictures drawn."""
+    share = is_share(finding)
+    low, high = finding.interval
+    interval = f"{_written(low, share)} to {_written(high, share)}"
+    return Card(
+        finding=finding,
+        title=kind_title(finding.kind),
+        effect=_written(finding.effect, share),
+        interval=interval if isfinite(low) and isfinite(high) else "",
+        bars=_bars(finding) if share else (),
+        control=_written(finding.control, share) if isfinite(finding.control) else "",
+        gain=_gain(finding),
+        fills=" and ".join(filter(None, (", ".join(finding.fills[:-1]), *finding.fills[-1:]))),
+        details=tuple(
+            (name.replace("_", " "), value if isinstance(value, str) else number(value))
+            for name, value in finding.details.items()
+        ),
+        shown=tuple(_shown(one) for one in finding.evidence[:MOST_SHOWN]),
     )
 
 
-def _linked(found: Iterable[Finding]) -> list[Finding]:
-    """Say where one finding explains another: a scattered map also covers the background."""
-    findings = list(found)
-    scattered = {(f.class_index, f.layer) for f in findings if f.symptom == "scattered"}
-    said = "The map of this class is also scattered, which by itself puts it on the background."
-    return [
-        replace(f, evidence=(*f.evidence, said))
-        if f.symptom == "background" and (f.class_index, f.layer) in scattered
-        else f
-        for f in findings
-    ]
+def is_share(finding: Finding) -> bool:
+    """Whether a finding's effect is a share, to be written in percent."""
+    return finding.effect_unit.startswith("share")
 
 
-def _grade(reading: Reading) -> Severity:
-    return reading.severity or "note"
+def record_lines(diagnosis: Diagnosis) -> list[RecordLine]:
+    """Every test of a diagnosis: the confirmed ones first, then in the order of the asking."""
+    return [_record_line(one) for one in sorted(diagnosis.tests, key=lambda t: not t.confirmed)]
 
 
-def _worst_images(
-    criterion: Criterion, rows: pd.DataFrame, most: int = 3
-) -> tuple[tuple[str, float], ...]:
-    shown = rows[["image", criterion.measure]].dropna()
-    shown = shown[[criterion.beyond(float(value)) for value in shown[criterion.measure]]]
-    ranked = shown.sort_values(
-        [criterion.measure, "image"], ascending=[criterion.worse == "low", True]
-    ).head(most)
-    return tuple((str(image), float(value)) for image, value in ranked.itertuples(index=False))
+def healthy_sentence(diagnosis: Diagnosis) -> str:
+    """What a diagnosis without findings amounts to.
+
+    It names what was asked, on how many images, and what would have been seen.
+    """
+    asked = [one for one in diagnosis.tests if one.tested]
+    if not asked:
+        return "No question could be asked of this network; the reasons stand below."
+    kinds = len({one.kind for one in asked})
+    least, most = min(one.tested for one in asked), max(one.tested for one in asked)
+    images = plural(most, "image") if least == most else f"{least} to {plural(most, 'image')}"
+    said = (
+        f"{plural(len(asked), 'test')} of {plural(kinds, 'kind')} of fault were made, each on "
+        f"{images}, and none was confirmed."
+    )
+    weakest = max(
+        (one for one in asked if isfinite(one.smallest_effect)),
+        key=lambda one: one.smallest_effect, default=None,
+    )  # fmt: skip
+    if weakest is None:
+        return said
+    about = f" of {weakest.class_name}" if weakest.class_name else ""
+    return (
+        f"{said} How small an effect each would have seen stands below; the least sensitive, "
+        f"\u201c{kind_title(weakest.kind).lower()}\u201d{about}, would have seen one of "
+        f"{number(weakest.smallest_effect)}."
+    )
+
+
+def _record_line(one: TestRecord) -> RecordLine:
+    return RecordLine(
+        title=kind_title(one.kind),
+        class_name=one.class_name,
+        tested=one.tested,
+        confirmed=one.confirmed,
+        effect=number(one.effect),
+        control=number(one.control),
+        smallest_effect=number(one.smallest_effect),
+        reason=one.reason,
+    )
+
+
+def _written(value: float, share: bool) -> str:
+    return percent(value) if share else number(value)
+
+
+def _gain(finding: Finding) -> str:
+    if finding.gain is None or not isfinite(finding.gain):
+        return ""
+    whose = f"the IoU of {finding.class_name}" if finding.class_name else "the mean IoU"
+    return (
+        f"Without it {whose} would be {number(abs(finding.gain))} higher."
+        if (finding.gain > 0)
+        else ""
+    )
+
+
+def _bars(finding: Finding) -> tuple[Bar, ...]:
+    bars = [_bar("effect", finding.effect, finding.interval)]
+    if isfinite(finding.control):
+        bars.append(_bar("control", finding.control, (finding.control, finding.control)))
+    return tuple(bars)
+
+
+def _bar(title: str, value: float, interval: tuple[float, float]) -> Bar:
+    low, high = (one if isfinite(one) else value for one in interval)
+    shares = (min(max(one, 0.0), 1.0) if isfinite(one) else 0.0 for one in (value, low, high))
+    return Bar(title, percent(value), *shares)
+
+
+def _shown(one: Evidence) -> Shown:
+    shots = []
+    for which, image, mask, outline in (
+        ("before", one.before, one.mask_before, one.region),
+        ("after", one.after, one.mask_after, None),
+    ):
+        if image is None:
+            continue
+        title = "as it is" if which == "before" else "changed"
+        drawn = _drawn(image, one.truth, mask, outline)
+        shots.append(
+            Shot(
+                encoded(drawn), drawn.shape[1], drawn.shape[0], title,
+                f"Image {one.image}, {title}, with the true and the predicted outline. "
+                f"{one.caption}",
+            )
+        )  # fmt: skip
+    return Shown(one.image, one.caption, tuple(shots))
+
+
+def _drawn(
+    image: NDArray[np.uint8],
+    truth: NDArray[np.bool_] | None,
+    prediction: NDArray[np.bool_] | None,
+    region: NDArray[np.bool_] | None,
+) -> NDArray[np.uint8]:
+    width = min(PICTURE_WIDTH, max(160, 3 * image.shape[1]))
+    canvas = resized(image, width)
+    if region is not None and not region.all():
+        canvas = outlined(canvas, region, inks=(REGION_COLOUR, PREDICTION_COLOUR))
+    return outlined(canvas, truth, prediction, inks=(TRUTH_COLOUR, PREDICTION_COLOUR))
+
+
+def ordered(findings: Sequence[Finding]) -> list[Finding]:
+    """The gravest first; within a severity in the diagnosis's own order."""
+    return sorted(findings, key=lambda one: SEVERITIES.index(one.severity))

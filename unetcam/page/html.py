@@ -6,11 +6,10 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,34 +17,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
-from PIL import Image
 
 from unetcam import methods
 from unetcam._version import __version__
 from unetcam.errors import UnetcamError
-from unetcam.page import charts, tables
-from unetcam.page.examples import Example
-from unetcam.page.findings import find_in_rows
-from unetcam.page.gallery import Gallery, file_names
-from unetcam.page.model import RunLike
-from unetcam.page.overlays import COLORMAP, Bytes, outlined, overlay, resized
-from unetcam.page.overview import ClassSummary, cautions, class_summaries, empty_maps
-from unetcam.page.readings import explains_errors, prepared, readings
+from unetcam.page import charts, findings, tables
+from unetcam.page.figures import write_figures
+from unetcam.page.gallery import Example, Gallery
+from unetcam.page.mistake_views import error_content
+from unetcam.page.mistakes import Errors, Mistake
+from unetcam.page.overlays import COLORMAP
+from unetcam.page.overview import ClassLine, cautions, class_lines, empty_maps, warnings
 from unetcam.page.text import number, percent, plural
-from unetcam.page.threads import in_threads
-from unetcam.page.thresholds import CRITERIA, HOT, MIN_SUPPORT, NAMES, SYMPTOMS
 
-#: With more classes than this, sections without a grave finding start folded.
+if TYPE_CHECKING:
+    from unetcam.diagnosis import Diagnosis
+    from unetcam.runs import Run
+
+#: With more classes than this, only the sections of classes with a grave finding start open.
 FOLD_CLASSES = 6
 #: Findings that stand open; the rest is one click away.
 OPEN_FINDINGS = 8
-
-#: Widths of an overlay's file, in pixels: outlines need room on small images, and files of huge
-#: ones would fill the disk.
-SMALLEST_FIGURE, LARGEST_FIGURE = 480, 1600
-#: How hard a picture's file is packed: a photograph gains little from more, which takes long.
-_PACKING = 2
-
 #: Characters of the layers' names in the header; a longer list is told by its ends.
 LONGEST_LIST = 60
 
@@ -60,7 +52,14 @@ TARGETS = {
 }
 
 
-def write_report(run: RunLike, examples: Sequence[Example], out: Path | None = None) -> Path:
+def write_report(
+    run: Run,
+    examples: Sequence[Example],
+    diagnosis: Diagnosis | None = None,
+    out: Path | None = None,
+    *,
+    mistakes: Sequence[Mistake] = (),
+) -> Path:
     """Write ``report.html`` and ``figures/`` for a finished run.
 
     The page needs no other file and no network: images, styles and its few lines of script are
@@ -68,12 +67,16 @@ def write_report(run: RunLike, examples: Sequence[Example], out: Path | None = N
 
     Parameters
     ----------
-    run : RunData
+    run : Run
         A finished run.
     examples : sequence of Example
-        What :func:`~unetcam.page.examples.choose_examples` chose, explained again.
+        What :func:`~unetcam.page.gallery.choose_examples` chose, explained again.
+    diagnosis : Diagnosis, optional
+        What was tested on the run's images; without it the page says that nothing was.
     out : Path, optional
         The folder to write into. Default: the run's own.
+    mistakes : sequence of Mistake
+        The costliest confusions of two classes, each with its worst image.
 
     Returns
     -------
@@ -83,16 +86,23 @@ def write_report(run: RunLike, examples: Sequence[Example], out: Path | None = N
     folder = Path(run.path if out is None else out)
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
-    write_figures(run, examples, pictures)
+    write_figures(run, tables.MeasureTables(run, tables.prepared(run.rows)), examples, pictures)
     page = folder / "report.html"
-    page.write_text(render(run, examples), encoding="utf-8")
+    page.write_text(render(run, examples, diagnosis, mistakes=mistakes), encoding="utf-8")
     return page
 
 
-def render(run: RunLike, examples: Sequence[Example]) -> str:
+def render(
+    run: Run,
+    examples: Sequence[Example],
+    diagnosis: Diagnosis | None = None,
+    *,
+    mistakes: Sequence[Mistake] = (),
+) -> str:
     """The page as text; see :func:`write_report`."""
+    loader = PackageLoader("unetcam.page", "templates")
     environment = Environment(
-        loader=PackageLoader("unetcam.page", "templates"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -101,14 +111,13 @@ def render(run: RunLike, examples: Sequence[Example]) -> str:
     environment.filters |= {
         "percent": percent, "number": number, "plural": plural, "breakable": breakable,
     }  # fmt: skip
-    source = environment.loader
-    assert source is not None
     style, script = (
-        Markup(source.get_source(environment, name)[0]) for name in ("page.css", "page.js")
+        Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js")
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    content = _content(run, examples, diagnosis, mistakes)
     return environment.get_template("page.html").render(
-        style=style, script=script, script_digest=digest, **_content(run, examples)
+        style=style, script=script, script_digest=digest, **content
     )
 
 
@@ -124,134 +133,76 @@ def breakable(text: str) -> Markup:
     return Markup("<wbr>").join(parts)
 
 
-def write_figures(run: RunLike, examples: Sequence[Example], folder: Path) -> None:
-    """Write every chart and every overlay as PNG."""
-    rows = prepared(run.rows)
-    stats = tables.Stats(run.summary)
-    classes, layers = tables.explained(run), list(run.layers)
-    class_names = [name for _, name in classes]
-    for measure in tables.OVERVIEW_MEASURES:
-        values = np.array(
-            [
-                [getattr(stats(i, layer, measure.column), measure.typical) for layer in layers]
-                for i, _ in classes
-            ]
-        )
-        chart = charts.heat_figure(
-            values, class_names, layers, title=f"{measure.title} ({measure.typical})",
-            row_title="class",
-            column_title="layer, deepest first", shares=measure.share,
-        )  # fmt: skip
-        charts.save_png(chart, folder / f"overview_{measure.column}.png")
-    ink = charts.print_ink(len(layers))
-    for (index, name), stem in zip(classes, file_names(class_names), strict=True):
-        curves, _ = tables.profiles(run, rows, index)
-        chart = charts.profile_figure(curves, ink, title=f"Distance profile: {name}")
-        charts.save_png(chart, folder / f"profile_{stem}.png")
-    for layer, stem in zip(layers, file_names(layers), strict=True):
-        _, matrix = tables.leakage(run, rows, layer)
-        chart = charts.heat_figure(
-            matrix[[index for index, _ in classes]], class_names, list(run.classes.names),
-            title=f"Leakage at {layer}", row_title="map of", column_title="true class",
-        )  # fmt: skip
-        charts.save_png(chart, folder / f"leakage_{stem}.png")
-
-    def draw(named: tuple[str, Callable[[], Bytes]]) -> None:
-        stem, picture = named
-        Image.fromarray(picture()).save(folder / f"{stem}.png", compress_level=_PACKING)
-
-    in_threads(draw, _example_pictures(run, examples))
-
-
-def _example_pictures(
-    run: RunLike, examples: Sequence[Example]
-) -> Iterator[tuple[str, Callable[[], Bytes]]]:
-    """Every picture of the examples, to be drawn, by its file's stem."""
-    names = dict(zip(run.classes.names, file_names(run.classes.names), strict=True))
-    counts: dict[tuple[int, str], int] = {}
-    for example in examples:
-        place = counts[example.class_index, example.role] = (
-            counts.get((example.class_index, example.role), 0) + 1
-        )
-        role = example.role if place == 1 else f"{example.role}{place}"
-        stem = f"example_{names[run.classes.names[example.class_index]]}_{role}"
-        truth, prediction = (
-            mask == example.class_index for mask in (example.truth, example.prediction)
-        )
-        width = min(max(example.image.shape[1], SMALLEST_FIGURE), LARGEST_FIGURE)
-        plain = resized(example.image, width)
-        yield f"{stem}_image", partial(outlined, plain, truth, prediction)
-        for layer, name in zip(run.layers, file_names(run.layers), strict=True):
-            if layer in example.maps:
-                heat = example.maps[layer]
-                drawn = partial(
-                    overlay, example.image, heat, truth, prediction=prediction, width=width
-                )
-                yield f"{stem}_{name}", drawn
-
-
-def _content(run: RunLike, examples: Sequence[Example]) -> dict[str, Any]:
+def _content(
+    run: Run,
+    examples: Sequence[Example],
+    diagnosis: Diagnosis | None,
+    mistakes: Sequence[Mistake],
+) -> dict[str, Any]:
     """Everything that the template shows."""
-    rows = prepared(run.rows)
-    stats, layers = tables.Stats(run.summary), list(run.layers)
-    judged = readings(rows, layers)
-    findings = find_in_rows(run.rows, layers)
-    classes = class_summaries(run, stats, rows, judged, findings)
-    gallery = Gallery(run, rows, examples, findings)
-    grave = {finding.class_index for finding in findings if finding.severity == "high"}
-    config = run.meta.get("spec", {})
+    rows = tables.prepared(run.rows)
+    numbers, layers = tables.MeasureTables(run, rows), list(run.layers)
+    errors = Errors(run)
+    classes = class_lines(run, numbers.stats, rows, errors, diagnosis)
+    gallery = Gallery(run, rows, examples)
+    cards = [] if diagnosis is None else [
+        findings.card(one) for one in findings.ordered(diagnosis.findings)
+    ]  # fmt: skip
+    spec = run.meta.get("spec", {})
     return {
         "version": __version__,
-        "title": _model_name(config),
-        "volumes": config.get("orientation") is not None,
-        "facts": _facts(run, config),
-        "headline": _headline(run, classes, findings),
-        "findings": findings,
-        "unjudged": explains_errors(run.rows),
+        "title": _model_name(spec),
+        "volumes": spec.get("orientation") is not None,
+        "facts": _facts(run, spec),
+        "warnings": warnings(run),
+        "headline": _headline(run, classes),
+        "diagnosis": diagnosis,
+        "cards": cards,
+        "tests": [] if diagnosis is None else findings.record_lines(diagnosis),
+        "healthy": "" if diagnosis is None or cards else findings.healthy_sentence(diagnosis),
+        "severity_words": findings.SEVERITY_WORDS,
+        "unjudged": tables.explains_errors(run.rows),
         "open_findings": OPEN_FINDINGS,
         "cautions": cautions(run, classes),
-        "symptoms": [(symptom, NAMES[symptom]) for symptom in SYMPTOMS],
-        "criteria": [c for symptom in SYMPTOMS for c in CRITERIA[symptom]],
-        "names": NAMES,
         "classes": classes,
+        "classes_by_index": dict(enumerate(run.classes.names)),
+        "errors": error_content(run, errors, mistakes),
         "measures": tables.judging(run, tables.KEY_MEASURES),
-        "overview": tables.overview_heat(run, stats),
+        "overview": numbers.overview(),
+        "nulls": any(name.endswith("_null") for name in run.rows.columns),
         "sections": [
             {
                 "line": line,
-                "table": tables.class_table(run, stats, line.index),
-                "full": tables.full_table(run, stats, line.index),
-                "profile": _profile(run, rows, line),
-                "findings": [f for f in findings if f.class_index == line.index],
-                "open": len(classes) <= FOLD_CLASSES or line.index in grave,
+                "symptoms": numbers.symptoms(line.index),
+                "table": numbers.of_class(line.index),
+                "full": numbers.full(line.index),
+                "profile": _profile(numbers, line),
+                "open": len(classes) <= FOLD_CLASSES or line.status == "high",
             }
             for line in classes
         ],
         "gallery": gallery,
-        "leakage": [tables.leakage(run, rows, layer)[0] for layer in reversed(layers)],
+        "leakage": [numbers.leakage(layer)[0] for layer in reversed(layers)],
         "layers": layers,
         "strides": _strides(run.rows),
         "layer_colours": (
             charts.layer_colours(len(layers)),
             charts.layer_colours(len(layers), dark=True),
         ),
-        "ramp": [to_hex(colormaps[COLORMAP](place)) for place in np.linspace(0, 1, 9)],
+        "ramp": [to_hex(colormaps[COLORMAP](value)) for value in np.linspace(0, 1, 9)],
         "skipped": run.skipped,
         "empty": empty_maps(run),
         "run_details": _flat(run.meta),
-        "hot": HOT,
-        "min_support": MIN_SUPPORT,
         "image_count": int(run.rows["image"].nunique()),
     }
 
 
-def _profile(run: RunLike, rows: pd.DataFrame, line: ClassSummary) -> dict[str, Any]:
-    curves, support = tables.profiles(run, rows, line.index)
+def _profile(numbers: tables.MeasureTables, line: ClassLine) -> dict[str, Any]:
+    curves, support = numbers.profiles(line.index)
     there = {layer: curve for layer, curve in curves.items() if np.isfinite(curve).any()}
     said = []
     for layer, curve in there.items():
-        place = int(np.nanargmax(curve))
-        centre = charts.PROFILE_CENTRES[place]
+        centre = charts.PROFILE_CENTRES[int(np.nanargmax(curve))]
         side = "inside" if centre < 0 else "outside"
         said.append(f"{layer} is strongest {abs(centre):.2g} band widths {side} the edge")
     label = f"Mean map value of {line.name} against the distance to its edge: " + "; ".join(said)
@@ -261,27 +212,20 @@ def _profile(run: RunLike, rows: pd.DataFrame, line: ClassSummary) -> dict[str, 
     }
 
 
-def _headline(
-    run: RunLike, classes: Sequence[ClassSummary], findings: Sequence[Any]
-) -> dict[str, Any]:
-    images = int(run.rows["image"].nunique())
-    judged = [line.iou.mean for line in classes if line.iou.judged]
+def _headline(run: Run, classes: Sequence[ClassLine]) -> dict[str, Any]:
+    """What the first sentence says: how well the network does, and which class it does worst."""
+    judged = [line for line in classes if line.iou.judged]
     return {
-        "counts": {
-            severity: sum(finding.severity == severity for finding in findings)
-            for severity in ("high", "medium", "note")
-        },
-        "sound": [line.name for line in classes if line.status == "ok"],
-        "iou": float(np.mean(judged)) if judged else float("nan"),
+        "iou": float(np.mean([line.iou.mean for line in judged])) if judged else float("nan"),
         "judged": len(judged),
-        "images": images,
+        "worst": min(judged, key=lambda line: line.iou.mean) if len(judged) > 1 else None,
+        "images": int(run.rows["image"].nunique()),
         "classes": len(classes),
-        "layers": len(run.layers),
     }
 
 
-def _facts(run: RunLike, config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    method, target = str(config.get("method", "")), str(config.get("target", ""))
+def _facts(run: Run, spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    method, target = str(spec.get("method", "")), str(spec.get("target", ""))
     images = plural(int(run.rows["image"].nunique()), "image")
     if run.skipped:
         images += f", {len(run.skipped)} skipped"
@@ -289,12 +233,12 @@ def _facts(run: RunLike, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     if len(layers) > LONGEST_LIST:
         layers = f"from {run.layers[0]} to {run.layers[-1]}"
     facts = [
-        ("Model", str(config.get("model", ""))),
-        ("Method", _title(method)),
-        ("Explained", TARGETS.get(target, target)),
+        ("Model", str(spec.get("model", ""))),
+        ("Method of the maps", _title(method)),
+        ("What the maps explain", TARGETS.get(target, target)),
         ("Layers", f"{len(run.layers)}, deepest first: {layers}"),
         ("Images", images),
-        ("Volumes", "explained and measured whole, in voxels" if config.get("orientation") else ""),
+        ("Volumes", "explained and measured whole, in voxels" if spec.get("orientation") else ""),
         ("Date", _date(str(run.meta.get("finished") or run.meta.get("started") or ""))),
     ]
     return [(name, value) for name, value in facts if value]
@@ -308,8 +252,8 @@ def _title(method: str) -> str:
         return method
 
 
-def _model_name(config: Mapping[str, Any]) -> str:
-    name = str(config.get("model", "")).rstrip("/\\")
+def _model_name(spec: Mapping[str, Any]) -> str:
+    name = str(spec.get("model", "")).rstrip("/\\")
     return name.replace("\\", "/").rsplit("/", 1)[-1] or "a segmentation network"
 
 

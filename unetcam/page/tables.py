@@ -1,31 +1,32 @@
-"""What the page shows as tables: numbers with their support, ready for the templates."""
+"""What the page shows as tables: numbers with their support, each beside its null."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unetcam.measures import columns
-from unetcam.page.model import RunLike
-from unetcam.page.readings import explains_errors
+from unetcam.measures.columns import columns, of_the_map
+from unetcam.measures.regions import PROFILE_BINS
+from unetcam.page.nulls import Null, null_of
 from unetcam.page.text import DASH, number, percent, plural
-from unetcam.page.thresholds import FAR_OUTSIDE, WEAK_EDGE, Criterion
+from unetcam.runs.spec import ERROR_KINDS
 
-PROFILE_BINS = 16
+if TYPE_CHECKING:
+    from unetcam.runs import Run
 
 
 @dataclass(frozen=True)
 class Measure:
     """A number that the page explains: a column of the rows in plain words.
 
-    ``criterion`` is the finding's, where the number can raise one. ``typical`` says what
-    stands for all images: a ratio whose divisor can be next to nothing has no useful mean.
+    ``typical`` says what stands for all images: a ratio whose divisor can be next to nothing has
+    no useful mean. ``question`` is asked of a map where the number answers one.
     """
 
     column: str
@@ -33,8 +34,8 @@ class Measure:
     meaning: str
     share: bool
     better: str
-    criterion: Criterion | None = None
     typical: Literal["mean", "median"] = "mean"
+    question: str = ""
 
     def write(self, value: float) -> str:
         """The number as text."""
@@ -51,19 +52,21 @@ KEY_MEASURES: tuple[Measure, ...] = (
     Measure(
         "outside_far_share", "Away from the class",
         "How much of the map's total lies neither on the class nor in the band around its edge.",
-        True, "lower is better", FAR_OUTSIDE,
+        True, "lower is better", question="How much of the map lies on the background?",
     ),
     Measure(
         "boundary_ratio", "Edge strength",
         "Mean of the map just inside the class's edge, divided by its mean in the interior. "
         "1: the edge is as strong as the interior.",
-        False, "near or above 1 is better", WEAK_EDGE, "median",
+        False, "near or above 1 is better", "median",
+        "How strong is the map along the boundary?",
     ),
     Measure(
         "effective_area", "Area covered",
         "The share of the image over which the map spreads; a uniform map covers 100 %. Compare "
         "it with the size of the class.",
         True, "near the size of the class is better",
+        question="How far is the map scattered over the image?",
     ),
     Measure(
         "truth_pointing", "Peak on the class",
@@ -77,6 +80,8 @@ KEY_MEASURES: tuple[Measure, ...] = (
     ),
 )  # fmt: skip
 OVERVIEW_MEASURES = KEY_MEASURES[:4]
+#: The three symptoms of the literature, as measures: scattered, background, weak boundary.
+SYMPTOM_MEASURES = tuple(m for m in KEY_MEASURES if m.question)
 
 
 @dataclass(frozen=True)
@@ -119,24 +124,32 @@ class Stats:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in a table: its text, how warm its background is (0 to 1), and what it stands on."""
+    """A number in a table: its text, how warm its background is (0 to 1), and what it stands on.
+
+    ``null`` is what random channel weights give there, and ``apart`` whether the number differs
+    from that.
+    """
 
     text: str
     support: int
     heat: float = 0.0
     interval: str = ""
-    flag: str = ""
     typical: str = "mean"
+    null: str = ""
+    apart: bool = True
 
     @property
     def hint(self) -> str:
         """What a pointer resting on the cell is told."""
         if not self.support:
             return "no image has a value"
-        parts = [f"95 % interval {self.interval}" if self.interval else "", self.flag]
-        return "; ".join(
-            p for p in (*parts, f"{self.typical} of {plural(self.support, 'image')}") if p
-        )
+        parts = [
+            f"{self.typical} of {plural(self.support, 'image')}",
+            f"95 % interval {self.interval}" if self.interval else "",
+            f"random channel weights give {self.null}" if self.null else "",
+            "" if self.apart else "within the range of random channel weights",
+        ]
+        return "; ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
@@ -160,125 +173,181 @@ class FullLine:
     cells: tuple[Cell, ...]
 
 
-def stat_cell(measure: Measure, stat: Stat) -> Cell:
-    """A measure's cell; flagged where the number is beyond the threshold of a finding."""
-    if not stat.judged:
-        return Cell(DASH, 0)
-    shown = stat.mean if measure.typical == "mean" else stat.median
-    beyond = measure.criterion is not None and measure.criterion.beyond(stat.median)
-    return Cell(
-        text=measure.write(shown),
-        support=stat.support,
-        heat=min(max(shown, 0.0), 1.0),
-        interval=(
-            f"{measure.write(stat.low)} to {measure.write(stat.high)}"
-            if measure.typical == "mean"
-            else ""
-        ),
-        flag="beyond the threshold" if beyond else "",
-        typical=measure.typical,
-    )
+def prepared(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows as the page reads them: empty maps without numbers, and the class's share.
+
+    A map without any positive evidence has no place where it could be scattered or wrong, so every
+    measure of it becomes NaN here; ``empty`` still counts it. ``class_share`` is the class's part
+    of the image's labelled pixels.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"image": ["a", "a"], "layer": "up1", "class_index": [0, 1],
+    ...                      "empty": [False, True], "truth_pixels": [75.0, 25.0], "gini": 0.5})
+    >>> prepared(rows)[["class_share", "gini"]].values.tolist()
+    [[0.75, 0.5], [0.25, nan]]
+    """
+    frame = rows.copy()
+    if "empty" in rows:
+        empty = rows["empty"].fillna(False).astype(bool)
+        for name in rows.select_dtypes("number").columns:
+            if of_the_map(name) and name not in ("class_index", "stage_stride"):
+                frame[name] = frame[name].astype(float).mask(empty)
+    pixels = frame["truth_pixels"].fillna(0.0).astype(float)
+    total = pixels.groupby([frame["image"], frame["layer"]]).transform("sum")
+    return frame.assign(class_share=pixels / total.where(total > 0))
 
 
-def judging(run: RunLike, measures: Sequence[Measure]) -> list[Measure]:
-    """The measures, without thresholds and better sides where the maps are not judged."""
+def explains_errors(rows: pd.DataFrame) -> bool:
+    """Whether the maps explain mistakes: then no side of a map's number is the better one."""
+    return "target" in rows and bool(rows["target"].isin(ERROR_KINDS).any())
+
+
+def judging(run: Run, measures: Sequence[Measure]) -> list[Measure]:
+    """The measures, without better sides and questions where the maps explain mistakes."""
     if not explains_errors(run.rows):
         return list(measures)
-    return [replace(measure, criterion=None, better="") for measure in measures]
+    return [replace(measure, better="", question="") for measure in measures]
 
 
-def overview_heat(run: RunLike, stats: Stats) -> list[tuple[Measure, HeatTable]]:
-    """Class by layer, for each of the numbers of the overview."""
-    tables = []
-    for measure in judging(run, OVERVIEW_MEASURES):
-        rows = tuple(
-            (
-                name,
-                tuple(
-                    stat_cell(measure, stats(index, layer, measure.column)) for layer in run.layers
-                ),
+class MeasureTables:
+    """The tables of a run's numbers, asked by class.
+
+    Parameters
+    ----------
+    run : Run
+    rows : DataFrame
+        From :func:`prepared`.
+    """
+
+    def __init__(self, run: Run, rows: pd.DataFrame) -> None:
+        self._run, self._rows = run, rows
+        self.stats = Stats(run.summary)
+        self._groups = dict(list(rows.groupby(["class_index", "layer"], sort=False)))
+        self._nulls: dict[tuple[int, str, str], Null | None] = {}
+
+    def null(self, class_index: int, layer: str, measure: Measure) -> Null | None:
+        """What random channel weights give; None where the run has not asked them."""
+        key = class_index, layer, measure.column
+        if key not in self._nulls:
+            group = self._groups.get((class_index, layer))
+            self._nulls[key] = (
+                None if group is None else null_of(group, measure.column, measure.typical)
             )
-            for index, name in explained(run)
+        return self._nulls[key]
+
+    def cell(self, class_index: int, layer: str, measure: Measure) -> Cell:
+        """A measure's number at a layer, beside its null."""
+        stat = self.stats(class_index, layer, measure.column)
+        if not stat.judged:
+            return Cell(DASH, 0)
+        shown = stat.mean if measure.typical == "mean" else stat.median
+        null = self.null(class_index, layer, measure)
+        interval = f"{measure.write(stat.low)} to {measure.write(stat.high)}"
+        return Cell(
+            text=measure.write(shown),
+            support=stat.support,
+            heat=min(max(shown, 0.0), 1.0),
+            interval=interval if measure.typical == "mean" else "",
+            typical=measure.typical,
+            null="" if null is None else measure.write(null.value),
+            apart=null is None or null.apart,
         )
-        table = HeatTable(measure.title, measure.meaning, "class", tuple(run.layers), rows)
-        tables.append((measure, table))
-    return tables
+
+    def overview(self) -> list[tuple[Measure, HeatTable]]:
+        """Class by layer, for each of the numbers of the overview."""
+        layers = tuple(self._run.layers)
+        tables = []
+        for measure in judging(self._run, OVERVIEW_MEASURES):
+            rows = tuple(
+                (name, tuple(self.cell(index, layer, measure) for layer in layers))
+                for index, name in explained(self._run)
+            )
+            table = HeatTable(measure.title, measure.meaning, "class", layers, rows)
+            tables.append((measure, table))
+        return tables
+
+    def of_class(self, class_index: int) -> list[tuple[str, list[Cell]]]:
+        """A class's key numbers: one line per layer."""
+        return [
+            (layer, [self.cell(class_index, layer, measure) for measure in KEY_MEASURES])
+            for layer in self._run.layers
+        ]
+
+    def symptoms(self, class_index: int) -> list[tuple[str, str]]:
+        """The three symptoms at the finest layer: a question and its answer in words."""
+        if explains_errors(self._run.rows):
+            return []
+        layer = self._run.layers[-1]
+        answers = []
+        for measure in SYMPTOM_MEASURES:
+            cell = self.cell(class_index, layer, measure)
+            if not cell.support:
+                answers.append((measure.question, "No image could be measured."))
+                continue
+            said = f"{measure.title}: {cell.text} at {layer} ({plural(cell.support, 'image')})."
+            null = self.null(class_index, layer, measure)
+            if null is not None:
+                said += " " + null.sentence(layer, measure.write)
+            answers.append((measure.question, said))
+        return answers
+
+    def full(self, class_index: int) -> list[FullLine]:
+        """Every number of a class that has a value, a cell per layer; the profile has its chart."""
+        run, lines = self._run, []
+        for column in columns(len(run.classes.names), 3 if "hot_z" in run.rows else 2):
+            if column.name.startswith(("profile_", "leak_", "predicted_as_")):
+                continue
+            stats = [self.stats(class_index, layer, column.name) for layer in run.layers]
+            if any(stat.judged for stat in stats):
+                cells = tuple(_full_cell(stat, column.unit) for stat in stats)
+                lines.append(FullLine(column.title, column.explanation, cells))
+        return lines
+
+    def profiles(self, class_index: int) -> tuple[dict[str, NDArray[np.float64]], int]:
+        """Mean distance profile of a class at every layer, and the number of images behind it.
+
+        A bin that no image has is NaN.
+        """
+        columns = [f"profile_{number:02d}" for number in range(PROFILE_BINS)]
+        own = self._rows[self._rows["class_index"] == class_index]
+        own = own[own[columns].notna().any(axis=1)]
+        curves = {
+            layer: own.loc[own["layer"] == layer, columns].mean().to_numpy(np.float64)
+            for layer in self._run.layers
+        }
+        return curves, int(own["image"].nunique())
+
+    def leakage(self, layer: str) -> tuple[HeatTable, NDArray[np.float64]]:
+        """How the mass of each class's map divides over the true classes, mean over images.
+
+        Rows are the explained classes, columns the true ones; each row's mean stands on the images
+        in which the class's map has any mass. The baseline is what a uniform map would give: the
+        mean share of the image that each class fills.
+        """
+        names = list(self._run.classes.names)
+        here = self._rows[self._rows["layer"] == layer]
+        columns = [f"leak_{index}" for index in range(len(names))]
+        matrix = np.full((len(names), len(names)), np.nan)
+        lines, baseline = [], [Cell(DASH, 0)] * len(names)
+        for index, name in explained(self._run):
+            own = here[here["class_index"] == index]
+            matrix[index] = own[columns].mean().to_numpy(np.float64)
+            counts = own[columns].notna().sum().to_numpy()
+            cells = tuple(
+                Cell(percent(float(value)), int(count), float(np.nan_to_num(value)))
+                for value, count in zip(matrix[index], counts, strict=True)
+            )
+            lines.append((name, cells))
+            shares = own["class_share"].to_numpy(np.float64)
+            shares = shares[~np.isnan(shares)]
+            if shares.size:
+                baseline[index] = Cell(percent(float(shares.mean())), len(shares))
+        table = HeatTable(layer, "", "map of", tuple(names), tuple(lines), tuple(baseline))
+        return table, matrix
 
 
-def class_table(run: RunLike, stats: Stats, class_index: int) -> list[tuple[str, list[Cell]]]:
-    """A class's key numbers: one line per layer."""
-    return [
-        (
-            layer,
-            [
-                stat_cell(measure, stats(class_index, layer, measure.column))
-                for measure in judging(run, KEY_MEASURES)
-            ],
-        )
-        for layer in run.layers
-    ]
-
-
-def full_table(run: RunLike, stats: Stats, class_index: int) -> list[FullLine]:
-    """Every number of a class that has a value, one cell per layer; the profile has its chart."""
-    lines = []
-    for column in columns(len(run.classes.names), 3 if "hot_z" in run.rows else 2):
-        if column.name.startswith(("profile_", "leak_")):
-            continue
-        found = [stats(class_index, layer, column.name) for layer in run.layers]
-        if any(stat.judged for stat in found):
-            cells = tuple(_full_cell(stat, column.unit) for stat in found)
-            lines.append(FullLine(column.title, column.explanation, cells))
-    return lines
-
-
-def profiles(
-    run: RunLike, rows: pd.DataFrame, class_index: int
-) -> tuple[dict[str, NDArray[np.float64]], int]:
-    """Mean distance profile of a class at every layer, and the number of images behind it.
-
-    A bin that no image has is NaN; ``rows`` come from ``readings.prepared``.
-    """
-    columns = [f"profile_{place:02d}" for place in range(PROFILE_BINS)]
-    own = rows[rows["class_index"] == class_index]
-    own = own[own[columns].notna().any(axis=1)]
-    curves = {
-        layer: own.loc[own["layer"] == layer, columns].mean().to_numpy(np.float64)
-        for layer in run.layers
-    }
-    return curves, int(own["image"].nunique())
-
-
-def leakage(run: RunLike, rows: pd.DataFrame, layer: str) -> tuple[HeatTable, NDArray[np.float64]]:
-    """How the mass of each class's map divides over the true classes, mean over images.
-
-    Rows are the explained classes, columns the true ones; each row's mean stands on the images
-    in which the class's map has any mass. The baseline is what a uniform map would give: the mean
-    share of the image that each class fills. ``rows`` come from ``readings.prepared``.
-    """
-    names = list(run.classes.names)
-    here = rows[rows["layer"] == layer]
-    columns = [f"leak_{index}" for index in range(len(names))]
-    matrix = np.full((len(names), len(names)), np.nan)
-    lines, baseline = [], [Cell(DASH, 0)] * len(names)
-    for index, name in explained(run):
-        own = here[here["class_index"] == index]
-        matrix[index] = own[columns].mean().to_numpy(np.float64)
-        counts = own[columns].notna().sum().to_numpy()
-        cells = tuple(
-            Cell(percent(float(value)), int(count), float(np.nan_to_num(value)))
-            for value, count in zip(matrix[index], counts, strict=True)
-        )
-        lines.append((name, cells))
-        shares = own["class_share"].to_numpy(np.float64)
-        shares = shares[~np.isnan(shares)]
-        if shares.size:
-            baseline[index] = Cell(percent(float(shares.mean())), len(shares))
-    table = HeatTable(layer, "", "map of", tuple(names), tuple(lines), tuple(baseline))
-    return table, matrix
-
-
-def explained(run: RunLike) -> list[tuple[int, str]]:
+def explained(run: Run) -> list[tuple[int, str]]:
     """Index and name of the classes that have rows."""
     there = {int(value) for value in run.rows["class_index"]}
     return [(index, name) for index, name in enumerate(run.classes.names) if index in there]

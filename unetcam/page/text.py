@@ -1,4 +1,4 @@
-"""How numbers are written on the page: NaN as an en dash, shares in percent, plurals."""
+"""How numbers, counts and names are written: NaN as an en dash, shares in percent, plurals."""
 
 from __future__ import annotations
 
@@ -53,17 +53,6 @@ def plural(count: int, noun: str, many: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
-def slug(text: str) -> str:
-    """A name that is safe as a part of a file's name.
-
-    Examples
-    --------
-    >>> slug("decoder.blocks.3"), slug("<script>.png"), slug("../a b")
-    ('decoder.blocks.3', 'script-.png', 'a-b')
-    """
-    return re.sub(r"[^\w.]+", "-", text).strip("-.") or "unnamed"
-
-
 def file_names(texts: Sequence[str]) -> list[str]:
     """Names that every file system takes, each another.
 
@@ -78,3 +67,14 @@ def file_names(texts: Sequence[str]) -> list[str]:
             name = f"{name}-{digest[:6]}"
         names.append(name)
     return names
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names in a sentence; of many the first ones, and how many more there are.
+
+    >>> listed(["a", "b"]), listed(["a", "b", "c"], most=2)
+    ('a and b', 'a, b and 1 more')
+    """
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -18,10 +18,13 @@ from unetcam import methods
 from unetcam.cam import UNetCAM
 from unetcam.data import Frame, Item
 from unetcam.measures import Geometry, measure
+from unetcam.measures.null import NULL_DRAWS, null_columns, null_numbers
+from unetcam.methods.baseline import RandomDraws
+from unetcam.models import LoadedModel
 from unetcam.result import CAMResult
 from unetcam.runs.framed_targets import targets_for
 from unetcam.runs.spec import Spec
-from unetcam.targets import Target, predict
+from unetcam.targets import ClassScore, Target, predict
 
 #: Map values that are measured at a time: bounds the memory that large images take.
 MEASURED_AT_ONCE = 1 << 24
@@ -85,35 +88,42 @@ class Explainer:
 
     Parameters
     ----------
-    model : nn.Module
+    model : nn.Module or LoadedModel
         In eval mode, on the device where the work is done.
     spec : Spec
         A settled one.
     progress : callable, optional
         Is told how many tiles of how many are done.
+    null_images : collection of str
+        The ids of the images in which the measures' null is measured.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | LoadedModel,
         spec: Spec,
         progress: Callable[[int, int], None] | None = None,
+        null_images: Collection[str] = (),
     ) -> None:
         self._progress = progress
+        self._null_images = frozenset(null_images)
         self.spec = spec
         self.layers, self.strides = spec.layers or (), spec.strides or ()
-        tensor = next(model.parameters(), None)
-        self.device = torch.device("cpu") if tensor is None else tensor.device
-        self._dtype = torch.float32 if tensor is None else tensor.dtype
+        model = LoadedModel.of(model)
+        self.device, self._dtype = model.device, model.dtype
         self._cam = UNetCAM(
             model,
             layers=list(self.layers),
             method=methods.get(spec.method, spec.seed),
         )
+        self._null_cam = UNetCAM(
+            model, layers=list(self.layers), method=RandomDraws(NULL_DRAWS, spec.seed)
+        )
         self._per_target = methods.get(spec.method).per_target
 
     def __enter__(self) -> Explainer:
         self._cam.__enter__()
+        self._null_cam.__enter__()
         return self
 
     def __exit__(
@@ -122,6 +132,7 @@ class Explainer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._null_cam.__exit__(kind, error, traceback)
         self._cam.__exit__(kind, error, traceback)
 
     def explained(self, items: Sequence[Item]) -> Iterator[ExplainedBatch]:
@@ -170,8 +181,9 @@ class Explainer:
         DataFrame
             The key columns, then the measures of :func:`unetcam.measures.measure`.
         """
+        null = self._null([item for item in items if item.sample.id in self._null_images])
         tables = [
-            self._measured(batch, slice(start, start + count))
+            self._measured(batch, slice(start, start + count), null)
             for batch in self.explained(items)
             for count in (self._at_once(batch),)
             for start in range(0, len(batch.items), count)
@@ -182,7 +194,37 @@ class Explainer:
         pixels = batch.prediction[0].numel() * len(self.spec.class_names)
         return max(1, MEASURED_AT_ONCE // pixels)
 
-    def _measured(self, batch: ExplainedBatch, part: slice) -> pd.DataFrame:
+    def _null(self, items: Sequence[Item]) -> dict[str, list[dict[str, Tensor]]]:
+        """By image and layer, the measures (1, T) of maps whose channels are weighed at random."""
+        if not items or self.spec.tiles is not None:  # such maps are of a whole image's forward
+            return {}
+        images = torch.stack([item.prepared.image for item in items]).to(self.device, self._dtype)
+        size = tuple(images.shape[2:])
+        with torch.autocast(self.device.type, enabled=self.spec.amp):
+            result = self._null_cam(images, ClassScore(0))
+
+        def of_image(position: int, layer: str) -> dict[str, Tensor]:
+            item, maps = items[position], result[layer][position : position + 1]
+            restore = item.prepared.frame.restore
+            return null_numbers(
+                (restore(_resized(one[:, None], size))[:, 0].float() for one in maps.unbind(1)),
+                range(len(self.spec.class_names)),
+                torch.from_numpy(item.truth)[None].to(self.device),
+                num_classes=len(self.spec.class_names),
+                band=self.spec.band,
+            )
+
+        return {
+            item.sample.id: [of_image(position, layer) for layer in self.layers]
+            for position, item in enumerate(items)
+        }
+
+    def _measured(
+        self,
+        batch: ExplainedBatch,
+        part: slice,
+        null: Mapping[str, Sequence[Mapping[str, Tensor]]],
+    ) -> pd.DataFrame:
         """The rows of some images; of a volume that is large, one class after the other."""
         items, count = batch.items[part], len(self.spec.class_names)
         truth = torch.from_numpy(np.stack([item.truth for item in items])).to(self.device)
@@ -193,6 +235,11 @@ class Explainer:
             {name: torch.cat([one[name] for one in layer], dim=1) for name in layer[0]}
             for layer in zip(*measured, strict=True)
         ]
+        unknown = torch.full((1, count), torch.nan, dtype=torch.float64, device=self.device)
+        for number, layer_numbers in enumerate(found):
+            of_images = [null[i.sample.id][number] if i.sample.id in null else {} for i in items]
+            for name in null_columns():
+                layer_numbers[name] = torch.cat([one.get(name, unknown) for one in of_images])
         return self._table(items, found)
 
     def _of_classes(

@@ -12,6 +12,7 @@ import torch
 
 from unetcam.data import Item, Skipped
 from unetcam.errors import LayerError, ModelError, RunError, UnetcamError
+from unetcam.measures.null import null_sample
 from unetcam.runs.explain import Explainer
 from unetcam.runs.prepare import NO_MASK, Plan, evaluated
 from unetcam.runs.read_ahead import read_ahead
@@ -126,7 +127,7 @@ def execute(
             for remark in plan.source.remarks:
                 progress.note(remark)
             store.update(remarks=list(plan.source.remarks))
-            with evaluated(plan.network.model):
+            with evaluated(plan.network.module):
                 _explain_all(plan, store, workers, progress)
             store.finish(plan.skipped, {"images": len(plan.samples) + len(plan.skipped)})
         run = Run.load(out)
@@ -166,7 +167,8 @@ def _explain_all(plan: Plan, store: RunStore, workers: int, progress: Progress) 
     progress.begin(count, count - len(left))
     if not left:
         return
-    explainer = Explainer(plan.network.model, spec, progress.within)
+    null_images = [plan.samples[at].id for at in null_sample(count)]
+    explainer = Explainer(plan.network, spec, progress.within, null_images)
     with closing(read_ahead(plan.dataset(), left, workers)) as entries, explainer:
         for number, part in todo:
             rows, failed = _Chunk(explainer, batch_size, progress).run(entries, len(part))

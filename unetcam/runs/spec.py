@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from unetcam.data import ClassTable, Preprocessing
@@ -59,13 +59,23 @@ class Spec:
         Where the data lies.
     limit : int or None
         Take the first so many images only.
+    mask_suffix, pair : str or None
+        How masks are called, see :func:`unetcam.data.pairing.find_samples`.
+    max_pixels : int or None
+        Pixels of the largest image that is decoded; see :class:`unetcam.data.options.DataOptions`,
+        also for the following four.
+    exif : {"auto", "upright", "stored"}
+    instances : bool
+    bands : tuple of int or None
+    stretch : str or None
     size : tuple of int or None
         The network's input: images are resized to it; a network of volumes is only looked at in
         it.
     resize_mode : {"pad", "resize"}
-        See :class:`~unetcam.data.Preprocessing`, also for the following three.
+        See :class:`~unetcam.data.Preprocessing`, also for the following four.
     mean, std : tuple of float
     max_value : float or None
+    normalise : str or None
     orientation : str or None
         Of volumes, which are explained whole: where their axes run to, see
         :func:`unetcam.data.whole_volumes.read_whole`. None for images.
@@ -96,6 +106,8 @@ class Spec:
         Pixels that tiles share; None: about a quarter of a tile.
     strides : tuple of int or None
         Strides of `layers`.
+    by_type : bool
+        Whether `max_value` was decided by the type of the images.
     stride, dims : int or None
         The network's largest stride; 2 for a network of images and 3 for one of volumes.
     model_digest, data_digest : str
@@ -133,11 +145,19 @@ class Spec:
     masks: str | None = _origin()
     manifest: str | None = _origin()
     limit: int | None = _origin()
+    mask_suffix: str | None = _origin()
+    pair: str | None = _origin()
+    max_pixels: int | None = _origin()
+    exif: Literal["auto", "upright", "stored"] = "auto"
+    instances: bool = False
+    bands: tuple[int, ...] | None = _origin()
+    stretch: str | None = _origin()
     size: tuple[int, ...] | None = None
     resize_mode: Literal["pad", "resize"] = "pad"
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     max_value: float | None = None
+    normalise: str | None = None
     orientation: str | None = "RAS"
     layers: tuple[str, ...] | None = None
     method: str = "gradcam"
@@ -151,6 +171,7 @@ class Spec:
     tile: tuple[int, ...] | None = None
     overlap: int | None = None
     strides: tuple[int, ...] | None = None
+    by_type: bool = False
     stride: int | None = None
     dims: int | None = None
     model_digest: str = ""
@@ -260,7 +281,24 @@ class Spec:
             std=self.std,
             max_value=self.max_value,
             dims=self.dims,
+            normalise=self.normalise,
+            by_type=self.by_type,
         )
+
+    @property
+    def data_options(self) -> dict[str, Any]:
+        """What :func:`unetcam.data.open_source` is told, beside the data and the classes."""
+        options = {
+            "mask_suffix": self.mask_suffix,
+            "pair": self.pair,
+            "max_pixels": self.max_pixels,
+            "exif": self.exif,
+            "instances": self.instances,
+            "bands": self.bands,
+            "stretch": self.stretch,
+            "tiled": self.tile is not None,
+        }
+        return {name: value for name, value in options.items() if value is not None}
 
     def prepared_by(self, preprocessing: Preprocessing) -> Spec:
         """The spec with what was decided of the preprocessing for the whole data set."""
@@ -269,6 +307,7 @@ class Spec:
             mean=preprocessing.mean,
             std=preprocessing.std,
             max_value=preprocessing.max_value,
+            by_type=preprocessing.by_type,
         )
 
     @property
@@ -283,8 +322,10 @@ class Spec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are written into run.json."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
-        return values
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values["classes"] = None if self.classes is None else self.classes.to_dict()
+        plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+        return plain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Spec:
@@ -292,8 +333,7 @@ class Spec:
         known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         arguments = {name: _plain(value) for name, value in known.items()}
         if isinstance(arguments.get("classes"), Mapping):
-            table = {name: _plain(value) for name, value in arguments["classes"].items()}
-            arguments["classes"] = ClassTable(**table)
+            arguments["classes"] = ClassTable.from_dict(arguments["classes"])
         arguments["model_args"] = dict(values.get("model_args") or {})
         return cls(**arguments)
 

@@ -226,7 +226,8 @@ class RunStore:
             first = everything[0]
             raise RunError(
                 f"No image could be explained: all {len(everything)} were skipped, the first, "
-                f"'{first.file}', because: {first.reason}"
+                f"'{first.file}', because: {first.reason}",
+                option=tuple(first.options),
             )
         self.update(status="finished", finished=_now())
         _remove_parts(self.folder, self.fingerprint)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from unetcam import methods
 from unetcam.data import Item, Sample, Skipped, Source, find_samples, open_source
+from unetcam.data.options import DataOptions
 from unetcam.data.sources import FileSource
 from unetcam.errors import DataError, RunError
 from unetcam.page.map_files import write_image, write_volume
@@ -139,7 +140,7 @@ def write_maps(
             option="target",
         )
     methods.get(spec.method).check()
-    source = _source(images)
+    source = _source(images, spec)
     network = open_network(spec, model, source=source)
     if network.dims == 3:
         if source.in_memory:
@@ -161,15 +162,16 @@ def write_maps(
         progress.skipped(one)
     progress.begin(len(plan.samples), 0)
     with (
-        evaluated(network.model),
-        Explainer(network.model, plan.spec, progress.within) as explainer,
+        evaluated(network.module),
+        Explainer(network, plan.spec, progress.within) as explainer,
     ):
         files, unread = _write_all(explainer, plan, folders, progress)
     skipped = [*plan.skipped, *unread]
     if not files:
         raise DataError(
             f"No image could be explained, the first, '{skipped[0].file}', because: "
-            f"{skipped[0].reason}"
+            f"{skipped[0].reason}",
+            option=tuple(skipped[0].options),
         )
     return MapFiles(out, files, skipped)
 
@@ -192,15 +194,15 @@ def _write_all(
     return written, skipped
 
 
-def _source(images: Any) -> Source:
+def _source(images: Any, spec: Spec) -> Source:
     if isinstance(images, (str, os.PathLike)):
-        return _files([Path(images)])
+        return _files([Path(images)], spec)
     if isinstance(images, Sequence) and all(isinstance(one, (str, os.PathLike)) for one in images):
-        return _files([Path(one) for one in images])
+        return _files([Path(one) for one in images], spec)
     return open_source([(image, None) for image in images])
 
 
-def _files(paths: Sequence[Path]) -> Source:
+def _files(paths: Sequence[Path], spec: Spec) -> Source:
     samples: dict[str, Sample] = {}
     skipped: list[Skipped] = []
     for path in paths:
@@ -216,4 +218,4 @@ def _files(paths: Sequence[Path]) -> Source:
     if not samples:
         reason = f": {skipped[0].reason}" if skipped else "."
         raise DataError(f"There is no image to explain{reason}")
-    return FileSource(list(samples.values()), skipped, None)
+    return FileSource(list(samples.values()), skipped, None, DataOptions(**spec.data_options))

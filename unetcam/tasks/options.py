@@ -22,6 +22,7 @@ _NOT_OPTIONS = (
     "masks",
     "manifest",
     "strides",
+    "by_type",
     "stride",
     "dims",
     "model_digest",

@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
 from torch import nn
 
-from unetcam.data import Skipped
-from unetcam.page.examples import Example, Role, choose_examples
 from unetcam.page.html import write_report
-from unetcam.page.slices import choose_slice
+from unetcam.page.overview import warnings
 from unetcam.runs import Plan, Progress, Run, Silent, Spec, execute, prepare, publishing
-from unetcam.runs.explain import ExplainedBatch, Explainer
 from unetcam.runs.prepare import evaluated
 from unetcam.tasks.options import located, named, shows_options
+from unetcam.tasks.pictures import explain_pictures
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,7 @@ class Outcome:
             "layers": self.run.layers,
             "classes": list(self.run.classes.names),
             "skipped": self.run.meta["skipped"],
+            "warnings": warnings(self.run),
             "seconds": round(self.seconds, 2),
         }
 
@@ -57,7 +55,8 @@ class Outcome:
         text = f"{_images(counts['explained'])} explained"
         if counts["skipped"]:
             text += f", {counts['skipped']} skipped (see {self.run.path / 'skipped.csv'})"
-        return f"{text}, in {self.seconds:.0f} s.\nReport: {self.page}"
+        said = [f"{text}, in {self.seconds:.0f} s.", *warnings(self.run)]
+        return "\n".join([*said, f"Report: {self.page}"])
 
 
 @shows_options
@@ -203,57 +202,12 @@ def assemble(plan: Plan, run: Run) -> Path:
     Path
         report.html
     """
-    with evaluated(plan.network.model):
-        examples = explain_examples(plan, run)
+    with evaluated(plan.network.module):
+        shown = explain_pictures(plan, run)
     with publishing(run.path) as draft:
-        name = write_report(run, examples, draft).relative_to(draft)
+        page = write_report(run, shown.examples, None, draft, mistakes=shown.mistakes)
+        name = page.relative_to(draft)
     return run.path / name
-
-
-def explain_examples(plan: Plan, run: Run) -> list[Example]:
-    """The images that stand for each class, with their maps, in the order they were chosen."""
-    wanted = choose_examples(run.rows, run.layers)
-    shown = {image for _, _, image in wanted}
-    chosen = {one.id: n for n, one in enumerate(plan.samples) if one.id in shown}
-    dataset = plan.dataset(list(chosen.values()))
-    scores = run.rows.drop_duplicates(["image", "class_index"]).set_index(["image", "class_index"])
-    found: dict[tuple[int, str, str], Example] = {}
-    with Explainer(plan.network.model, run.spec) as explainer:
-        for position, name in enumerate(chosen):
-            item = dataset[position]
-            if isinstance(item, Skipped):  # it could be read a moment ago: its rows stay
-                continue
-            (batch,) = explainer.explained([item])
-            for class_index, role, image in wanted:
-                if image == name:
-                    score = float(scores["class_iou"][name, class_index])
-                    found[class_index, role, image] = _example(batch, class_index, role, score)
-    return [found[key] for key in wanted if key in found]
-
-
-def _example(batch: ExplainedBatch, class_index: int, role: Role, score: float) -> Example:
-    """What is shown of an image for a class; of a volume the slice with most of the class."""
-    (item,), prediction = batch.items, batch.prediction[0].cpu().numpy()
-    shown = None
-    if item.sample.orientation is not None:
-        regions = [mask == class_index for mask in (item.truth, prediction)]
-        spacing = item.spacing or (1.0, 1.0, 1.0)
-        shown = choose_slice(regions, item.sample.orientation, spacing)
-
-    def seen(values: NDArray[Any]) -> NDArray[Any]:
-        return values if shown is None else shown.of(values)
-
-    return Example(
-        class_index=class_index,
-        role=role,
-        image_id=item.sample.id,
-        score=score,
-        image=seen(item.image),
-        truth=seen(item.truth),
-        prediction=seen(prediction),
-        maps={layer: seen(batch.scaled(layer, class_index)) for layer in batch.layers},
-        place="" if shown is None else shown.title,
-    )
 
 
 def _images(count: int) -> str:
