@@ -24,6 +24,7 @@ from unetcam.data import (
     Sample,
     SegmentationDataset,
     find_samples,
+    parse_classes,
     read_image,
     read_picture,
 )
@@ -217,7 +218,7 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 def _use(path: Path, draw: random.Random, kind: str) -> None:
     if kind.startswith("classes"):
-        ClassTable.parse(str(path))
+        parse_classes(str(path))
     elif kind.startswith("manifest"):
         samples, _ = find_samples(manifest=path, classes=TABLE)
         dataset = SegmentationDataset(samples, TABLE, Preprocessing(channels=1))

@@ -179,3 +179,13 @@ def test_bands_and_stretch_of_what_is_shown(tmp_path: Path) -> None:
     np.testing.assert_array_equal(for_display(eight, stretch="none"), eight)
     with pytest.raises(DataError, match="5 bands and bands="):
         for_display(values, bands=(6, 1, 2))
+
+
+def test_voxels_in_another_file_are_not_fetched(tmp_path: Path) -> None:
+    pytest.importorskip("nrrd")
+    (tmp_path / "secret.raw").write_bytes(bytes(24))
+    for field in ("data file", "datafile"):
+        head = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 3 4\nencoding: raw\n{field}: "
+        (tmp_path / "a.nrrd").write_text(head + "secret.raw\n\n")
+        with pytest.raises(DataError, match="voxels lie in another file"):
+            read_picture(tmp_path / "a.nrrd", orientation="file")
