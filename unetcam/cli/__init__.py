@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from unetcam._version import __version__
-from unetcam.cli import check, compare, demo, layers, map, methods, report
+from unetcam.cli import check, compare, demo, diagnose, layers, map, methods, report
 from unetcam.cli.console import complain, one_line
 from unetcam.errors import UnetcamError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     epilog="Begin with `unetcam demo`: it explains a small network that comes along.",
 )
 app.command(name="report", epilog=report.EPILOG)(report.report)
+app.command(name="diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose)
 app.command(name="layers", epilog=layers.EPILOG)(layers.layers)
 app.command(name="map", epilog=map.EPILOG)(map.map_images)
 app.command(name="check", epilog=check.EPILOG)(check.check)
@@ -63,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 after a mistake that a person can mend, told in one sentence on stderr; 130 after
-        Ctrl-C.
+        0; 2 after a mistake that a person can mend, told in one sentence on stderr; 3 where
+        `diagnose` has a finding that was not to be; 130 after Ctrl-C.
     """
     # Libraries' notes to their developers are nothing that a user could act on.
     warnings.filterwarnings("ignore", r"`torch\.jit", FutureWarning)

@@ -12,7 +12,7 @@ from unetcam.engine.score_gradients import scored_leaf
 from unetcam.methods.components import oriented
 from unetcam.methods.gradient import weighted
 from unetcam.methods.registry import Method, register
-from unetcam.methods.resizing import shrunk
+from unetcam.resizing import averaged
 
 
 @register
@@ -130,7 +130,7 @@ class Edges(Method):
         with observed(request) as seen:
             edges = magnitude(seen.images.to(seen.values.dtype))
             return seen.collected(
-                {name: shrunk(edges, a.shape[2:]) for name, a in seen.activations.items()}
+                {name: averaged(edges, a.shape[2:]) for name, a in seen.activations.items()}
             )
 
 
@@ -170,7 +170,7 @@ class MaskPrior(Method):
             wanted = torch.stack([_positive(one) for one in flat.gradients()], dim=1)
             prior = (_probabilities(logits)[:, None] * wanted).sum(dim=2)  # (B, T, *spatial)
             return seen.collected(
-                {name: shrunk(prior, a.shape[2:]) for name, a in seen.activations.items()}
+                {name: averaged(prior, a.shape[2:]) for name, a in seen.activations.items()}
             )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from unetcam.measures import Geometry, measure
 from unetcam.measures.null import NULL_DRAWS, null_columns, null_numbers
 from unetcam.methods.baseline import RandomDraws
 from unetcam.models import LoadedModel
+from unetcam.resizing import interpolated
 from unetcam.result import CAMResult
 from unetcam.runs.framed_targets import targets_for
 from unetcam.runs.spec import Spec
@@ -58,7 +58,7 @@ class ExplainedBatch:
         `targets` says so, only some of the T.
         """
         maps = self._result[layer].index_select(0, self._at)[:, targets]
-        return self._frame.restore(_resized(maps, self._size))
+        return self._frame.restore(interpolated(maps, self._size))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ class Explainer:
             kind, classes = self.spec.target, len(self.spec.class_names)
             wanted = targets_for(kind, classes, items, self.device)
             result = self._maps_of(images, wanted)
-        logits = _resized(result.logits.float(), size)
+        logits = interpolated(result.logits.float(), size)
         names = self.spec.class_names
         if not self._per_target:
             names = tuple(one.name for one in result.targets)
@@ -207,7 +207,7 @@ class Explainer:
             item, maps = items[position], result[layer][position : position + 1]
             restore = item.prepared.frame.restore
             return null_numbers(
-                (restore(_resized(one[:, None], size))[:, 0].float() for one in maps.unbind(1)),
+                (restore(interpolated(one[:, None], size))[:, 0].float() for one in maps.unbind(1)),
                 range(len(self.spec.class_names)),
                 torch.from_numpy(item.truth)[None].to(self.device),
                 num_classes=len(self.spec.class_names),
@@ -298,10 +298,3 @@ _TYPES: dict[torch.dtype, Any] = {
     torch.int32: np.int32,
     torch.float64: np.float64,
 }
-
-
-def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    if tuple(maps.shape[2:]) == size:
-        return maps
-    mode = "trilinear" if len(size) == 3 else "bilinear"
-    return F.interpolate(maps, size=size, mode=mode, align_corners=False)

@@ -12,7 +12,9 @@ import pandas as pd
 import pyarrow as pa
 
 from unetcam.data import ClassTable, Skipped
+from unetcam.diagnosis.finding import Diagnosis, Finding
 from unetcam.errors import RunError, reason
+from unetcam.runs.findings import Examined, read_examined
 from unetcam.runs.spec import SCHEMA_VERSION, Spec
 from unetcam.runs.store import ROWS, RUN_JSON, read_meta
 from unetcam.runs.summary import summarise
@@ -27,6 +29,9 @@ KEYS = (
     "target",
     "method",
 )
+
+
+UNTESTED = Examined(None, "Nothing was tested yet.")
 
 
 @dataclass
@@ -48,6 +53,8 @@ class Run:
         The images that could not be explained.
     spec : Spec
         What determined the result, as run.json has it.
+    examined : Examined
+        What was found of the network's faults, and on which images.
     """
 
     path: Path
@@ -56,6 +63,22 @@ class Run:
     summary: pd.DataFrame
     skipped: list[Skipped]
     spec: Spec
+    examined: Examined = UNTESTED
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """All that was tested, with its evidence; None where nothing was."""
+        return self.examined.diagnosis
+
+    @property
+    def undiagnosed(self) -> str:
+        """Why nothing was tested, in one sentence; empty where something was."""
+        return self.examined.reason
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings, the gravest first; none where nothing was found or tested."""
+        return () if self.diagnosis is None else self.diagnosis.findings
 
     @property
     def page(self) -> Path:
@@ -135,4 +158,5 @@ class Run:
             summary=summarise(rows, seed=spec.seed),
             skipped=[Skipped(**one) for one in meta.get("skipped", [])],
             spec=spec,
+            examined=read_examined(folder, str(meta["fingerprint"])) or UNTESTED,
         )
