@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unetcam.engine.memory import chunked, memory_bytes
 from unetcam.engine.state import preserved
@@ -17,6 +16,7 @@ from unetcam.engine.tensors import at_least_single, plain_images
 from unetcam.errors import DataError, ModelError, NumericalError
 from unetcam.models.io import pick_logits
 from unetcam.models.wrappers import check_supported, unwrapped
+from unetcam.resizing import interpolated
 
 #: Images (B, C, *spatial) in, logits (B, classes, *spatial) out.
 Predict: TypeAlias = Callable[[Tensor], Tensor]
@@ -130,10 +130,7 @@ class Predictor:
                 "NaN or infinity in the logits of a changed image: check the network, or run "
                 "without half precision."
             )
-        if logits.shape[2:] != images.shape[2:]:
-            mode = "bilinear" if images.ndim == 4 else "trilinear"
-            logits = F.interpolate(logits, size=images.shape[2:], mode=mode, align_corners=False)
-        return logits
+        return interpolated(logits, images.shape[2:])
 
 
 def predictor_of(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from unetcam.data import ClassTable, Preprocessing
+from unetcam.data import ClassTable, Preprocessing, parse_classes
 from unetcam.errors import RunError, suggestion
 from unetcam.models import parse_model_args
 from unetcam.runs.digests import digest_of
@@ -396,5 +396,5 @@ def _class_table(
             return classes
         return replace(classes, ignore_index=ignore_index)
     if isinstance(classes, (str, os.PathLike)):
-        return ClassTable.parse(os.fspath(classes), ignore_index=ignore_index)
+        return parse_classes(os.fspath(classes), ignore_index=ignore_index)
     return ClassTable(tuple(classes), ignore_index=ignore_index)
