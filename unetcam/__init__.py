@@ -2,8 +2,8 @@
 
 >>> import unetcam
 >>> unetcam.__all__
-['CAMResult', 'UNetCAM', '__version__', 'compare', 'diagnose', 'errors', 'find_layers', 'load',
- 'map', 'measures', 'methods', 'reliance', 'report', 'targets']
+['CAMResult', 'UNetCAM', '__version__', 'check', 'compare', 'diagnose', 'errors', 'find_layers',
+ 'load', 'map', 'measures', 'methods', 'reliance', 'report', 'targets']
 """
 
 import importlib
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unetcam.models.loaded_model import find_layers
     from unetcam.models.opening import load
     from unetcam.result import CAMResult
+    from unetcam.tasks.check import check
     from unetcam.tasks.compare import compare
     from unetcam.tasks.map import map
     from unetcam.tasks.report import report
@@ -27,6 +28,7 @@ __all__ = [
     "CAMResult",
     "UNetCAM",
     "__version__",
+    "check",
     "compare",
     "diagnose",
     "errors",
@@ -44,6 +46,7 @@ __all__ = [
 _HOMES = {
     "CAMResult": "unetcam.result",
     "UNetCAM": "unetcam.cam",
+    "check": "unetcam.tasks.check",
     "compare": "unetcam.tasks.compare",
     "diagnose": "unetcam.diagnosis",
     "find_layers": "unetcam.models.loaded_model",

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine.request import Named
 from unetcam.errors import LayerError
+from unetcam.resizing import interpolated
 from unetcam.targets.channels import Head, predict
 
 Sharing = Literal["map", "layer", "image"]
@@ -128,7 +128,7 @@ class CAMResult:
                 "The logits are one pixel, which is no size for maps: give the image's, as in "
                 "resized(images.shape[2:])."
             )
-        return self._each(lambda name, maps: _resized(maps, target))
+        return self._each(lambda name, maps: interpolated(maps, target))
 
     def scaled(self, by: Sharing = "map") -> CAMResult:
         """The same result with its maps divided by an exact maximum, to [0, 1].
@@ -168,13 +168,6 @@ class CAMResult:
         return replace(
             self, maps=maps, spread={name: change(name, one) for name, one in self.spread.items()}
         )
-
-
-def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    if tuple(maps.shape[2:]) == size:
-        return maps
-    mode = "bilinear" if len(size) == 2 else "trilinear"
-    return F.interpolate(maps, size=size, mode=mode, align_corners=False)
 
 
 def _divided(maps: Tensor, peak: Tensor) -> Tensor:

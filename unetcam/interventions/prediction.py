@@ -9,12 +9,12 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unetcam.engine.memory import chunked, memory_bytes
 from unetcam.engine.tensors import at_least_single
 from unetcam.errors import DataError, ModelError, NumericalError
 from unetcam.models.loaded_model import LoadedModel
+from unetcam.resizing import interpolated
 
 #: Images (B, C, *spatial) in, logits (B, classes, *spatial) out.
 Predict: TypeAlias = Callable[[Tensor], Tensor]
@@ -128,10 +128,7 @@ class Predictor:
                 "NaN or infinity in the logits of a changed image: check the network, or run "
                 "without half precision."
             )
-        if logits.shape[2:] != images.shape[2:]:
-            mode = "bilinear" if images.ndim == 4 else "trilinear"
-            logits = F.interpolate(logits, size=images.shape[2:], mode=mode, align_corners=False)
-        return logits
+        return interpolated(logits, images.shape[2:])
 
 
 def predictor_of(

@@ -99,6 +99,7 @@ def open_network(
         One sentence: what is wrong with the network, the checkpoint or the device.
     """
     if isinstance(model, LoadedModel):
+        _check_own_device(spec, model.device)
         return model
     if model is None:
         return load(
