@@ -16,8 +16,9 @@ from unetcam.error_maps import Mistakes, explain_errors
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.methods import GradientMethod, Method
 from unetcam.methods.sign import Sign, check_sign, signed_maps, signed_scoring
-from unetcam.models.io import Inputs, Output, check_images, image_of
+from unetcam.models.io import Inputs, check_images, image_of
 from unetcam.models.loaded_model import LoadedModel
+from unetcam.models.outputs import Output
 from unetcam.models.tapped_model import TappedModel
 from unetcam.region_field import RegionField
 from unetcam.result import CAMResult
@@ -98,7 +99,7 @@ class UNetCAM:
         *,
         output: Output | None = None,
         example: Inputs | None = None,
-        head: Head = "softmax",
+        head: Head | None = None,
         sign: Sign = "positive",
         shortcuts: bool = True,
         memory_budget: int | float | None = None,
@@ -108,10 +109,17 @@ class UNetCAM:
             raise UnetcamError(f"{method!r} is no method: give a name of unetcam.methods.names().")
         self._method.check()
         check_sign(sign, self._method)
-        if head not in get_args(Head):
+        if head is not None and head not in get_args(Head):
             raise UnetcamError(f"head={head!r} is no kind of head: use 'softmax' or 'sigmoid'.")
         self._sign: Sign = sign
-        self._head: Head = head
+        self._head = head
+        if isinstance(layers, str) and layers in methods.names() and method == "gradcam":
+            modules = model.module if isinstance(model, LoadedModel) else model
+            if layers not in dict(modules.named_modules()):
+                raise LayerError(
+                    f"'{layers}' is a method and no layer of the model: give it as "
+                    f"method='{layers}'."
+                )
         self.loaded = LoadedModel.of(model, example, output=output)
         self._tapped = TappedModel(
             self.loaded,
@@ -208,7 +216,7 @@ class UNetCAM:
         """
         check_images(self.model, image_of(images))
         self._check_call(augment, create_graph)
-        scoring = scoring_of(targets, self._head)
+        scoring = scoring_of(targets, self._head_of(images))
 
         def explain(inputs: Inputs, scoring: Scoring) -> Collected:
             scoring = signed_scoring(scoring, self._sign)
@@ -285,7 +293,8 @@ class UNetCAM:
 
         tiles = Tiles.cut(image, tile, overlap, batch, self.loaded.device, progress)
         check_images(self.model, tiles.take([0]))
-        scoring = signed_scoring(scoring_of(targets, self._head), self._sign)
+        head = self._head_of(tiles.take([0]))
+        scoring = signed_scoring(scoring_of(targets, head), self._sign)
         collected = explain_tiles(self._tapped.explain, self._method, tiles, scoring)
         return self._result(signed_maps(collected, self._sign))
 
@@ -337,7 +346,7 @@ class UNetCAM:
         >>> bool(mistakes.missed_pixels.sum() == mistakes.made_up_pixels.sum())
         True
         """
-        head = self._head if head is None else head
+        head = self._head_of(images) if head is None else head
         return explain_errors(lambda choice: self(images, choice), truth, on=on, head=head)
 
     def field(
@@ -385,6 +394,11 @@ class UNetCAM:
             derivatives.activation[0], derivatives.logits[0], derivatives.derivative[0], name
         )
 
+    def _head_of(self, images: Inputs) -> Head:
+        """Whether classes exclude one another: as it was said, or as the network's end shows."""
+        self.loaded.look(images)
+        return self._head or self.loaded.head
+
     def _check_call(self, augment: Any, create_graph: bool) -> None:
         if create_graph and not isinstance(self._method, GradientMethod):
             raise UnetcamError(
@@ -411,5 +425,5 @@ class UNetCAM:
             spread,
             self._method.settings | ({} if self._sign == "positive" else {"sign": self._sign}),
             collected.channels,
-            self._head,
+            self._head or self.loaded.head,
         )

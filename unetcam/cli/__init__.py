@@ -7,8 +7,10 @@ what it needs when it runs.
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Annotated
 
 import typer
@@ -37,6 +39,10 @@ app.command(name="demo", epilog=demo.EPILOG)(demo.demo)
 app.command(name="methods")(methods.methods)
 
 
+#: Whether a mistake is shown with its cause and where it was noticed.
+_debug: ContextVar[bool] = ContextVar("debug", default=False)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"unetcam {__version__}")
@@ -49,8 +55,12 @@ def _root(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Say the version."),
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where in the code a mistake was noticed, and why.")
+    ] = False,
 ) -> None:
     """Where does a segmentation network look, class by class and layer by layer?"""
+    _debug.set(debug)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 2 after a mistake that a person can mend, told in one sentence on stderr; 3 where
         `diagnose` has a finding that was not to be; 130 after Ctrl-C.
     """
+    _debug.set(False)
     # Libraries' notes to their developers are nothing that a user could act on.
     warnings.filterwarnings("ignore", r"`torch\.jit", FutureWarning)
     for stream in (sys.stdout, sys.stderr):
@@ -79,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except UnetcamError as error:
+        if _debug.get():
+            traceback.print_exception(error)
         return complain(error.as_flags())
     except KeyboardInterrupt:
         return 130

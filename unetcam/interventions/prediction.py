@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from unetcam.engine.memory import chunked, memory_bytes
-from unetcam.engine.state import preserved
-from unetcam.engine.tensors import at_least_single, plain_images
+from unetcam.engine.tensors import at_least_single
 from unetcam.errors import DataError, ModelError, NumericalError
-from unetcam.models.io import pick_logits
-from unetcam.models.wrappers import check_supported, unwrapped
+from unetcam.models.loaded_model import LoadedModel
 from unetcam.resizing import interpolated
 
 #: Images (B, C, *spatial) in, logits (B, classes, *spatial) out.
@@ -153,7 +151,7 @@ def predictor_of(
     if isinstance(model, Predictor):
         return model
     if isinstance(model, nn.Module):
-        return Predictor(_forward_of(model), head, memory_budget)
+        model = LoadedModel.of(model)
     predict = getattr(model, "logits", model)
     if not callable(predict):
         raise ModelError(
@@ -161,17 +159,6 @@ def predictor_of(
             "or a callable from images to logits."
         )
     return Predictor(predict, head, memory_budget)
-
-
-def _forward_of(model: nn.Module) -> Predict:
-    check_supported(model)
-    module = unwrapped(model)
-
-    def predict(images: Tensor) -> Tensor:
-        with preserved(module), torch.no_grad():
-            return pick_logits(module(plain_images(images)), images)
-
-    return predict
 
 
 def read_classes(logits: Tensor, head: Head = "softmax") -> Prediction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,19 +44,26 @@ class Random(Method):
 
     def explain(self, request: Request) -> Collected:
         with observed(request) as seen:
-            return seen.collected({name: self.map_of(a) for name, a in seen.activations.items()})
+            maps = {name: _random(a, [self.seed]) for name, a in seen.activations.items()}
+            return seen.collected(maps)
 
-    def map_of(self, activation: Tensor) -> Tensor:
-        """The map (B, 1, *layer_spatial) of an activation (B, channels, *layer_spatial)."""
-        generator = torch.Generator(activation.device).manual_seed(self.seed)
-        drawn = torch.rand(
-            activation.shape[1],
-            generator=generator,
-            device=activation.device,
-            dtype=torch.float32,
+
+def _random(activation: Tensor, seeds: Sequence[int]) -> Tensor:
+    """A map for each seed, (B, seeds, *layer_spatial), of an activation (B, K, *layer_spatial)."""
+    drawn = []
+    for seed in seeds:
+        generator = torch.Generator(activation.device).manual_seed(seed)
+        drawn.append(
+            torch.rand(
+                activation.shape[1],
+                generator=generator,
+                device=activation.device,
+                dtype=torch.float32,
+            )
         )
-        weights = (2 * drawn - 1).to(activation.dtype)
-        return oriented(weighted(activation, weights.expand(len(activation), 1, -1))).relu_()
+    weights = (2 * torch.stack(drawn) - 1).to(activation.dtype)
+    maps = weighted(activation, weights.expand(len(activation), -1, -1))
+    return oriented(maps.flatten(0, 1)).relu_().view_as(maps)
 
 
 @dataclass(frozen=True)
@@ -85,14 +93,10 @@ class RandomDraws(Method):
     asks_why = False
 
     def explain(self, request: Request) -> Collected:
-        drawn = tuple(Random(self.seed + k) for k in range(self.draws))
+        seeds = range(self.seed, self.seed + self.draws)
         with observed(request) as seen:
-            maps = {
-                name: torch.cat([one.map_of(a) for one in drawn], dim=1)
-                for name, a in seen.activations.items()
-            }
-            explained = tuple(_Draw(one.seed) for one in drawn)
-            return Collected(seen.logits, maps, seen.defined, explained)
+            maps = {name: _random(a, seeds) for name, a in seen.activations.items()}
+            return Collected(seen.logits, maps, seen.defined, tuple(_Draw(one) for one in seeds))
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
 from unetcam.engine.request import TapPoint
-from unetcam.errors import LayerError
+from unetcam.errors import LayerError, nearest
 from unetcam.models.layers import LayerTable
 from unetcam.models.look import Look
 from unetcam.models.tracing import Call, Trace
@@ -40,7 +39,7 @@ class Address:
     part: str | None = None
 
 
-def addresses(model: nn.Module, layers: Sequence[str | nn.Module]) -> tuple[Address, ...]:
+def addresses(model: nn.Module, layers: Iterable[str | nn.Module]) -> tuple[Address, ...]:
     """The layers that are meant, in the given order.
 
     Parameters
@@ -64,19 +63,27 @@ def addresses(model: nn.Module, layers: Sequence[str | nn.Module]) -> tuple[Addr
     names = {id(module): name for name, module in modules.items()}
     if isinstance(layers, (str, nn.Module)):
         layers = [layers]
+    if not isinstance(layers, Iterable):
+        raise LayerError(
+            f"layers={layers!r} is no layer: give names or modules of the model, or None for the "
+            "decoder's (find_layers lists them).",
+            option="layers",
+        )
+    layers = list(layers)
     if not layers:
         raise LayerError("layers=[] leaves nothing to explain: name a layer, or pass None.")
     found: dict[str, Address] = {}
     for layer in layers:
         name = layer if isinstance(layer, str) else names.get(id(layer))
         if name is None:
+            what = "The module " if isinstance(layer, nn.Module) else "A "
             raise LayerError(
-                f"The module {type(layer).__name__} given as a layer is no part of the model: "
+                f"{what}{type(layer).__name__} given as a layer is no part of the model: "
                 "pass one of model.modules(), or its name."
             )
         address = _parsed(name, modules)
         if address is None:
-            near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
+            near = nearest(name, modules, count=3, cutoff=0.5)
             listed = " or ".join(f"'{candidate}'" for candidate in near)
             hint = f"did you mean {listed}?" if near else "find_layers lists the layers."
             raise LayerError(f"The model has no layer '{name}': {hint}")

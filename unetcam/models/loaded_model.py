@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,21 +14,12 @@ from unetcam.engine.request import TapPoint
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import at_least_single, plain_images
 from unetcam.errors import LayerError, ModelError, reason
-from unetcam.models.io import (
-    Inputs,
-    Output,
-    bound,
-    check_images,
-    image_of,
-    is_map,
-    is_scores,
-    one_pixel,
-    pick_heads,
-    pick_logits,
-)
+from unetcam.models.activations import BeforeActivation, OutputKind, undone_by_value
+from unetcam.models.io import Inputs, bound, check_images, detached, image_of
 from unetcam.models.layer_names import Address, addresses, tap_points
 from unetcam.models.layers import LayerTable
 from unetcam.models.look import Look
+from unetcam.models.outputs import LayoutOf, Output, OutputMap, output_maps
 from unetcam.models.tracing import trace
 from unetcam.models.wrappers import check_supported, unwrapped
 
@@ -149,8 +141,27 @@ class LoadedModel:
     @property
     def classes(self) -> int:
         """How many classes its logits have: two where there is one channel."""
-        channels = self._first.run.head_channels[self._first.output or 0]
+        channels = self._first.output.channels
         return 2 if channels == 1 else channels
+
+    @property
+    def output_kind(self) -> OutputKind:
+        """Whether it returns logits, or what a softmax or sigmoid at its end makes of them.
+
+        What is explained, and what :meth:`logits` gives, are the logits either way.
+        """
+        return self._first.kind
+
+    @property
+    def output_sentence(self) -> str | None:
+        """What a person is told of a network that returns no logits; None of one that does."""
+        return self._first.kind_sentence
+
+    @property
+    def head(self) -> Literal["softmax", "sigmoid"]:
+        """Whether its classes exclude one another: not where several channels end in sigmoids."""
+        several = self._first.output.channels > 1
+        return "sigmoid" if several and self.output_kind == "sigmoid" else "softmax"
 
     @property
     def stride(self) -> int:
@@ -201,11 +212,26 @@ class LoadedModel:
 
     def _traced(self, inputs: Inputs) -> Look:
         try:
-            return Look(trace(self.module, inputs, self._heads), inputs)
+            look = Look(trace(self.module, inputs, self._picked, self._outputs), inputs)
         except (ModelError, LayerError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise self.failure(inputs, error) from error
+        if not self._looks:
+            self._warn_of(look)
+        return look
+
+    def _warn_of(self, look: Look) -> None:
+        if look.rivals and self.output is None:
+            others = ", ".join(str(rival.channels) for rival in look.rivals)
+            warnings.warn(
+                "The model returns several maps of one size, and the one of "
+                f"{look.output.channels} channels is taken for the logits (the others have "
+                f"{others}): pass output= to say which they are.",
+                stacklevel=2,
+            )
+        if look.kind == "sigmoid" and look.output.channels > 1 and look.kind_sentence:
+            warnings.warn(look.kind_sentence, stacklevel=2)
 
     def failure(self, inputs: Inputs, error: Exception) -> ModelError:
         """The error of a forward that fails on some images, in one sentence."""
@@ -263,8 +289,9 @@ class LoadedModel:
         Returns
         -------
         Tensor
-            (B, classes or 1, *spatial), in at least single precision. The model is evaluated and
-            left as found, and the images are not changed.
+            (B, classes or 1, *spatial), in at least single precision; of a network that ends in a
+            softmax or sigmoid what enters it. The model is evaluated and left as found, and the
+            images are not changed.
 
         Raises
         ------
@@ -273,23 +300,60 @@ class LoadedModel:
         """
         self.look(images)
         image = plain_images(image_of(images)).clone()
-        run = bound(self.module, images)
+        run, pick = self.forward_of(images)
         with preserved(self.module), torch.no_grad():
-            return at_least_single(self.pick(run(image), image))
+            try:
+                returned = run(image)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                raise self.failure(images, error) from error
+            return at_least_single(pick(returned, image))
 
-    def pick(self, returned: Any, images: Tensor) -> Tensor:
-        """The logits (B, C, *spatial) among what the module returned for `images`."""
+    def forward_of(self, inputs: Inputs) -> tuple[nn.Module, Callable[[Any, Tensor], Tensor]]:
+        """What maps images alone to what the network returns, and what picks the logits from it.
+
+        Parameters
+        ----------
+        inputs : Tensor, tuple or dict
+            The images, beside whatever else the network takes.
+        """
+        run = bound(self.module, detached(inputs))
+        if self.look(inputs).kind == "logits":
+            return run, self._pick
+        return _Undone(run, self), lambda logits, images: logits
+
+    def _pick(self, returned: Any, images: Tensor) -> Tensor:
+        """The output (B, C, *spatial) that counts, as the module returned it for `images`."""
+        look = self.look(images)
+        if look.output.form == "tokens":
+            look = self.look(images, anew=True)
+        return look.output.read(self._picked(returned), images)
+
+    def _undone(self, before: BeforeActivation, returned: Any, images: Tensor) -> Tensor:
+        output = self._pick(returned, images)
+        logits = before.of(output)
+        return undone_by_value(output, self.output_kind) if logits is None else logits
+
+    def _outputs(self, returned: Any, images: Tensor, layout_of: LayoutOf) -> list[OutputMap]:
+        try:
+            if self.output is None or isinstance(returned, Tensor):
+                return output_maps(returned, images, layout_of)
+        except ModelError as error:
+            if self.output is None:
+                raise
+            cause: ModelError | None = error
+        else:
+            cause = None
+        shape = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
+        raise ModelError(
+            f"output= gave {shape}, which is no segmentation map (B, C, *spatial) for images of "
+            f"shape {tuple(images.shape)}: return the logits."
+        ) from cause
+
+    def _picked(self, returned: Any) -> Any:
         if self.output is None:
-            return pick_logits(returned, images, self.look(images).output)
-        return self._checked(self._picked(returned), images)
-
-    def _heads(self, returned: Any, images: Tensor) -> list[Tensor]:
-        if self.output is None:
-            return pick_heads(returned, images)
-        return [self._checked(self._picked(returned), images)]
-
-    def _picked(self, returned: Any) -> Tensor:
-        assert self.output is not None
+            return returned
         try:
             return self.output(returned)
         except (LookupError, AttributeError, TypeError) as error:
@@ -298,16 +362,18 @@ class LoadedModel:
                 f"returns ({reason(error)}): pass a function that does."
             ) from error
 
-    def _checked(self, logits: Any, images: Tensor) -> Tensor:
-        if isinstance(logits, Tensor) and is_scores(logits, images):
-            return one_pixel(logits, images)
-        if isinstance(logits, Tensor) and is_map(logits, images):
-            return logits
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(
-            f"output= gave {shape}, which is no segmentation map (B, C, *spatial) for images of "
-            f"shape {tuple(images.shape)}: return the logits."
-        )
+
+class _Undone(nn.Module):
+    """A network without the softmax or sigmoid at its end: images to logits."""
+
+    def __init__(self, model: nn.Module, loaded: LoadedModel) -> None:
+        super().__init__()
+        self.model = model
+        self._loaded = loaded
+
+    def forward(self, images: Tensor) -> Tensor:
+        with BeforeActivation() as before:
+            return self._loaded._undone(before, self.model(images), images)
 
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)

@@ -13,7 +13,7 @@ from unetcam.engine.channel_derivatives import ChannelDerivatives, channel_deriv
 from unetcam.engine.memory import memory_bytes
 from unetcam.engine.request import Scoring, TapPoint
 from unetcam.errors import LayerError
-from unetcam.models.io import Inputs, bound, detached, image_of
+from unetcam.models.io import Inputs, image_of
 from unetcam.models.layer_names import Address
 from unetcam.models.loaded_model import LoadedModel
 
@@ -79,11 +79,11 @@ class TappedModel:
     ) -> Collected:
         """What a method makes of the model's run of some images."""
         images = image_of(inputs)
-        model = bound(self.loaded.module, detached(inputs))
         points = self.tap_points(inputs)
+        model, pick = self.loaded.forward_of(inputs)
 
         def output(returned: Any, images: Tensor = images) -> Tensor:
-            return self.loaded.pick(returned, images)
+            return pick(returned, images)
 
         def explained(*, channels_last: bool) -> Collected:
             return method.explain(
@@ -117,12 +117,13 @@ class TappedModel:
         (address,) = self.loaded.addresses([wanted])
         (point,) = self.loaded.tap_points([address], images).values()
         budget = self._memory_budget if memory_budget is None else memory_budget
+        model, pick = self.loaded.forward_of(images)
         return address.name, channel_derivatives(
-            self.loaded.module,
+            model,
             images,
             address.name,
             point.whole(address.name),
-            lambda returned: self.loaded.pick(returned, images),
+            lambda returned: pick(returned, images),
             memory=memory_bytes(budget, images.device),
         )
 

@@ -16,11 +16,10 @@ from dataclasses import replace
 
 from unetcam.engine.request import Entry
 from unetcam.errors import ModelError
-from unetcam.models.decoder_path import FeatureGraph, Ways
+from unetcam.models.decoder_path import FeatureGraph, Ways, is_learned
 from unetcam.models.layers import LayerInfo, LayerTable, Part, Stage
+from unetcam.models.outputs import OutputMap
 from unetcam.models.tracing import Call, Trace
-
-_LEARNED = ("conv", "linear", "matmul", "__matmul__", "einsum", "bmm", "addmm", "opaque")
 
 
 def table_of(run: Trace) -> LayerTable:
@@ -33,7 +32,8 @@ class _Topology:
         self.nodes, self.image, self.calls = run.nodes, run.image, run.calls
         self.graph = FeatureGraph(run)
         self.ways = Ways(run, self.graph)
-        self.output, self.logits = self._chosen(run.heads)
+        self.rivals: tuple[int, ...] = ()
+        self.output, self.logits = self._chosen(run.outputs)
         self.maker, features = self._head(self.logits)
         self.way, self.blocks = self.ways.to(features)
         self.runs = Counter(call.name for call in self.calls)
@@ -52,39 +52,92 @@ class _Topology:
 
     # -- the head ----------------------------------------------------------------------------
 
-    def _chosen(self, heads: Sequence[int]) -> tuple[int, int]:
-        """Of several heads the first that as much upsampling as possible leads to."""
+    def _chosen(self, outputs: Sequence[OutputMap]) -> tuple[int, int]:
+        """Of several outputs the largest that as much upsampling as possible leads to.
+
+        Never one from which another descends through a learned operation: features, hidden
+        states, and what a further stage refines.
+        """
         traced = [
-            (place, head)
-            for place, head in enumerate(heads)
-            if head != self.image and self.graph.descends(head, self.image)
+            (place, output.pixels, output.node)
+            for place, output in enumerate(outputs)
+            if output.node is not None
+            and output.node != self.image
+            and self.graph.descends(output.node, self.image)
         ]
         if not traced:
             raise ModelError(
                 "The logits could not be traced back to the image: name the layers yourself with "
                 "layers=[...] (model.named_modules() lists them)."
             )
-        if len(traced) == 1:
-            return traced[0]
+        last = [one for one in traced if not self._is_passed(one[2], one[1], traced)]
+        most = max(pixels for _, pixels, _ in last)
+        largest = [(place, node) for place, pixels, node in last if pixels == most]
+        self.rivals = tuple(place for place, _ in largest)
+        if len(largest) == 1:
+            return largest[0]
 
         def growth(head: int) -> float:
             return round(self.ways.to(self._head(head)[1])[0].growth, 1)
 
-        return max(traced, key=lambda found: growth(found[1]))
+        return max(largest, key=lambda found: growth(found[1]))
+
+    def _is_passed(self, node: int, pixels: int, others: Sequence[tuple[int, int, int]]) -> bool:
+        """Whether a later output counts instead; a smaller one of as many channels is its copy."""
+        channels = self.nodes[node].channels
+        later = {
+            other
+            for _, size, other in others
+            if other != node and (size >= pixels or self.nodes[other].channels != channels)
+        }
+        return self._is_learned_from(later, node)
+
+    def _is_learned_from(self, others: set[int], start: int) -> bool:
+        """Whether one of some nodes descends from another through a learned operation."""
+        learned: dict[int, bool] = {start: False}
+        for node in self.nodes[start + 1 : max(others, default=start) + 1]:
+            through = [learned[before] for before in node.inputs if before in learned]
+            if through:
+                learned[node.index] = any(through) or is_learned(node)
+        return any(learned.get(other, False) for other in others)
 
     def _head(self, logits: int) -> tuple[int, int]:
-        """The operation that makes the logits, and the feature map that it is given."""
-        at = logits
-        while self.nodes[at].inputs:
+        """The operation that makes the logits, and the feature map that it is given.
+
+        Between it and the logits no weights act on features: what else reaches the logits (a
+        gate or a score from the bottleneck, a second head, a prior) is no decoder. Of several
+        operations the one counts whose features come by the most upsampling.
+        """
+        makers: dict[int, int] = {}
+        left, passed = [logits], set[int]()
+        while left:
+            at = left.pop()
+            if at in passed:
+                continue
+            passed.add(at)
             node = self.nodes[at]
-            source = max(node.inputs)
-            if node.op.startswith(_LEARNED):
-                return at, source
-            at = source
-        raise ModelError(
-            "No convolution or linear layer makes the logits: name the layers yourself with "
-            "layers=[...] (model.named_modules() lists them)."
-        )
+            if node.inputs and is_learned(node):
+                makers[at] = max(
+                    node.inputs, key=lambda before: (math.prod(self.graph.extents[before]), before)
+                )
+            else:
+                left += node.inputs
+        if not makers:
+            raise ModelError(
+                "No convolution or linear layer makes the logits: name the layers yourself with "
+                "layers=[...] (model.named_modules() lists them)."
+            )
+        if len(makers) == 1:
+            return next(iter(makers.items()))
+
+        def rank(maker: int) -> tuple[bool, bool, float, int]:
+            features = makers[maker]
+            from_image = not self.graph.descends(features, self.image) or features == self.image
+            growth = 0.0 if from_image else round(self.ways.to(features)[0].growth, 1)
+            return not from_image, not self.ways.is_gate(features), growth, maker
+
+        best = max(makers, key=rank)
+        return best, makers[best]
 
     # -- the table ---------------------------------------------------------------------------
 
@@ -111,7 +164,7 @@ class _Topology:
         if head:
             outermost = min(head, key=lambda call: call.depth)
             rows.append(self._row(outermost, "head", self.logits, (), {}))
-        return LayerTable(rows, entries, self.output)
+        return LayerTable(rows, entries, self.output, self.rivals)
 
     def _stages(self) -> Iterable[tuple[Stage, list[int]]]:
         """The way's nodes by stage: the encoder's by stride, then one stage per upsampling."""

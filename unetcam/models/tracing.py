@@ -19,7 +19,8 @@ from unetcam.engine.hooks import on_this_thread
 from unetcam.engine.layout import Layout
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import version_of
-from unetcam.models.io import Inputs, bound, copied, first_of, image_of, others_of, pick_heads
+from unetcam.models.io import Inputs, bound, copied, first_of, image_of, others_of
+from unetcam.models.outputs import OutputMap, output_maps, returned_tensors
 from unetcam.models.pixel_tracking import Places, follow, map_places
 
 
@@ -126,10 +127,8 @@ class Trace:
         In the order in which they ended.
     image : int
         The node that is the image.
-    heads : tuple of int
-        The nodes that can be the logits; see :func:`~unetcam.models.io.pick_heads`.
-    head_channels : tuple of int
-        How many channels each of them has.
+    outputs : tuple of OutputMap
+        The returned tensors that can be the logits.
     batch_size : int, optional
         How many images were run, where the model failed on one.
     """
@@ -137,9 +136,13 @@ class Trace:
     nodes: tuple[Node, ...]
     calls: tuple[Call, ...]
     image: int
-    heads: tuple[int, ...]
-    head_channels: tuple[int, ...]
+    outputs: tuple[OutputMap, ...]
     batch_size: int | None = None
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The traced nodes that can be the logits."""
+        return tuple(output.node for output in self.outputs if output.node is not None)
 
 
 class _Recorder(TorchFunctionMode):
@@ -222,6 +225,11 @@ class _Recorder(TorchFunctionMode):
         is_map = tensor.ndim == self._dims + 2 and tensor.shape[0] == self._batch
         return map_places(tensor.shape) if is_map else None
 
+    def layout_of(self, tensor: Tensor) -> Layout | None:
+        """How a tensor was seen to hold its map; None where that isn't known."""
+        at = self._places.get(tensor)
+        return None if at is None else at.layout
+
     def known(self, values: Any) -> tuple[int, ...]:
         return tuple(self._of[tensor] for tensor in _tensors(values) if tensor in self._of)
 
@@ -230,11 +238,16 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-#: Lists, of what a model returned for images, the tensors that can be the logits.
-Heads = Callable[[Any, Tensor], list[Tensor]]
+#: Lists the returned tensors that can be the logits, given how tensors hold their pixels.
+FindOutputs = Callable[[Any, Tensor, Callable[[Tensor], "Layout | None"]], list[OutputMap]]
 
 
-def trace(model: nn.Module, example: Inputs, heads_of: Heads = pick_heads) -> Trace:
+def trace(
+    model: nn.Module,
+    example: Inputs,
+    pick: Callable[[Any], Any] = lambda returned: returned,
+    find_outputs: FindOutputs = output_maps,
+) -> Trace:
     """Run `model` once on the first image of `example` and record what happens.
 
     A model that fails on one image, as those that are made for one size of batch, is run on all.
@@ -245,8 +258,10 @@ def trace(model: nn.Module, example: Inputs, heads_of: Heads = pick_heads) -> Tr
         Left as found.
     example : Tensor, tuple or dict
         (B, C, *spatial) on the model's device, or several inputs with such a tensor in them.
-    heads_of : callable, optional
-        Lists, of what the model returned for the image, the tensors that can be the logits.
+    pick : callable, optional
+        Takes what counts of what the model returned.
+    find_outputs : callable, optional
+        Lists, of what was picked for the image, the tensors that can be the logits.
 
     Returns
     -------
@@ -256,7 +271,7 @@ def trace(model: nn.Module, example: Inputs, heads_of: Heads = pick_heads) -> Tr
     with torch.inference_mode(False):  # a copy made here can be worked on as any tensor
         first = first_of(example)
     try:
-        return _recorded(model, first, heads_of)
+        return _recorded(model, first, pick, find_outputs)
     except torch.OutOfMemoryError:
         raise
     except Exception:
@@ -264,10 +279,12 @@ def trace(model: nn.Module, example: Inputs, heads_of: Heads = pick_heads) -> Tr
             raise
         with torch.inference_mode(False):
             whole = copied(example)
-        return replace(_recorded(model, whole, heads_of), batch_size=count)
+        return replace(_recorded(model, whole, pick, find_outputs), batch_size=count)
 
 
-def _recorded(model: nn.Module, given: Inputs, heads_of: Heads) -> Trace:
+def _recorded(
+    model: nn.Module, given: Inputs, pick: Callable[[Any], Any], find_outputs: FindOutputs
+) -> Trace:
     image = image_of(given)
     recorder = _Recorder(image)
     calls: list[Call] = []
@@ -307,8 +324,13 @@ def _recorded(model: nn.Module, given: Inputs, heads_of: Heads) -> Trace:
             recorder.note(tensor, "input", (), recorder.as_map(tensor))
             for tensor in (image, *others_of(given))
         ]
-        returned = run(image)
-        heads = heads_of(returned, image)
-        ends = [recorder.known(head) or (start,) for head in heads]
-    channels = tuple(int(head.shape[1]) for head in heads)
-    return Trace(tuple(recorder.nodes), tuple(calls), start, tuple(e for (e,) in ends), channels)
+        returned = pick(run(image))
+        tensors = list(returned_tensors(returned))
+        known = [recorder.known(tensor) for tensor in tensors]
+        layouts = {id(tensor): recorder.layout_of(tensor) for tensor in tensors}
+    with torch.no_grad():
+        found = find_outputs(returned, image, lambda tensor: layouts.get(id(tensor)))
+    outputs = tuple(
+        replace(one, node=known[one.position][0] if known[one.position] else None) for one in found
+    )
+    return Trace(tuple(recorder.nodes), tuple(calls), start, outputs)

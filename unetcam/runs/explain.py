@@ -203,21 +203,23 @@ class Explainer:
         with torch.autocast(self.device.type, enabled=self.spec.amp):
             result = self._null_cam(images, ClassScore(0))
 
-        def of_image(position: int, layer: str) -> dict[str, Tensor]:
-            item, maps = items[position], result[layer][position : position + 1]
+        def of_image(position: int, item: Item) -> list[dict[str, Tensor]]:
             restore = item.prepared.frame.restore
-            return null_numbers(
-                (restore(interpolated(one[:, None], size))[:, 0].float() for one in maps.unbind(1)),
-                range(len(self.spec.class_names)),
+            geometry = Geometry(
                 torch.from_numpy(item.truth)[None].to(self.device),
+                range(len(self.spec.class_names)),
                 num_classes=len(self.spec.class_names),
                 band=self.spec.band,
+                tolerance=0.0,
             )
 
-        return {
-            item.sample.id: [of_image(position, layer) for layer in self.layers]
-            for position, item in enumerate(items)
-        }
+            def draws(layer: str) -> Iterator[Tensor]:
+                for one in result[layer][position].unbind(0):
+                    yield restore(interpolated(one[None, None], size))[:, 0].float()
+
+            return [null_numbers(draws(layer), geometry) for layer in self.layers]
+
+        return {item.sample.id: of_image(k, item) for k, item in enumerate(items)}
 
     def _measured(
         self,

@@ -343,8 +343,14 @@ class Spec:
         return {name: value for name, value in self.to_dict().items() if name not in origins}
 
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that differ where the result may differ."""
-        return digest_of({"schema_version": SCHEMA_VERSION, **self.determining()})
+        """64 hexadecimal digits that differ where the result may differ.
+
+        A field at its default does not count, so that a later version with a further option knows
+        the runs of this one.
+        """
+        plain = Spec().determining()
+        own = {name: value for name, value in self.determining().items() if value != plain[name]}
+        return digest_of({"schema_version": SCHEMA_VERSION, **own})
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Which settings another run's values have otherwise, in words a person can act on."""
