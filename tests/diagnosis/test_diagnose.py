@@ -34,7 +34,7 @@ def test_a_patch_that_decides_is_named_with_its_window_control_and_place() -> No
     assert finding.interval == (1.0, 1.0)
     assert finding.tested == 4
     assert set(finding.images) == {"image 1", "image 3", "image 5", "image 7"}
-    assert finding.fills == ("mean", "noise")
+    assert finding.fills == ("mean", "noise", "other")
     assert "in the upper left of the image" in finding.claim
     assert finding.details["flips_far"] == 1.0
     assert finding.details["flips_near"] == 0.0

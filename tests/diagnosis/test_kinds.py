@@ -47,7 +47,7 @@ def test_an_outline_that_is_off_is_found_with_what_moving_it_gains(by: int, kind
     assert {one.kind for one in diagnosis} <= {kind, "poorly-learned"}
     assert finding.class_name == "square"
     assert finding.effect > 0.9
-    assert finding.control < 0.3
+    assert finding.control < 0.5  # two pixels are eroded, and the band is 1.6 wide
     assert finding.details["shift_pixels"] == -by
     area, side = 120, (10 + 2 * by) * (12 + 2 * by)
     before = min(area, side) / max(area, side)
