@@ -198,7 +198,9 @@ def flipped(scene: Scene, cue: Cue) -> Scene:
         return replace(
             scene,
             blobs=tuple(
-                replace(blob, dot=blob.phases[0] if blob.dot is None else None)
+                blob
+                if blob.label == 3  # their dots mean nothing
+                else replace(blob, dot=blob.phases[0] if blob.dot is None else None)
                 for blob in scene.blobs
             ),
         )

@@ -297,7 +297,7 @@ def test_tiles_that_a_target_does_not_touch_are_left_out_and_progress_is_told() 
     )
     tiles = len(Tiling.cut((72, 96), 24, 8))
     assert tiles == 24
-    assert model.forwards == tiles + 1  # the logits of all, the gradient of one
+    assert model.forwards == tiles + 2  # a look at one, the logits of all, the gradient of one
     assert steps[-1] == (2 * tiles, 2 * tiles)
     assert steps[0] == (1, 3 * tiles)  # how many walks a method needs is known after the first
     assert [done for done, _ in steps] == sorted({done for done, _ in steps})

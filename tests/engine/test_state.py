@@ -304,7 +304,7 @@ def test_whatever_a_forward_changes_is_as_it_was(change: Callable[[Any], None]) 
         return {**found, "flags": flags, "names": names}
 
     before = state()
-    with suppress(RuntimeError):
+    with suppress(RuntimeError, ModelError):
         UNetCAM(model, ["inner.up2", "inner.up4"])(IMAGES)
     assert_same(before, state())
 
@@ -374,6 +374,7 @@ class Offloaded(nn.Module):
 
 
 def test_placeholders_of_offloaded_weights_are_left_as_found() -> None:
+    torch.manual_seed(0)
     model = nn.Sequential(Offloaded(), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
     placeholder = model[0].conv.weight
     result = UNetCAM(model, ["1"])(IMAGES)

@@ -101,7 +101,7 @@ def test_what_limits_the_numbers_is_said(silent: Run) -> None:
     lines = class_lines(silent, stats, rows, Errors(silent), None)
     said = " ".join(cautions(silent, lines))
     assert "In no image: ghost" in said
-    assert "In fewer than 5 images: background, disc, mute" in said
+    assert "In fewer than 5 images: background, disc and mute" in said
     assert "mute at every layer" in said
 
 

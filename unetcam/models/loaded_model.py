@@ -20,7 +20,7 @@ from unetcam.models.layer_names import Address, addresses, tap_points
 from unetcam.models.layers import LayerTable
 from unetcam.models.look import Look
 from unetcam.models.outputs import LayoutOf, Output, OutputMap, output_maps
-from unetcam.models.tracing import trace
+from unetcam.models.tracing import ForwardError, trace
 from unetcam.models.wrappers import check_supported, unwrapped
 
 #: Of networks whose layers hold tokens, the traces of the last so many image sizes are kept.
@@ -213,10 +213,10 @@ class LoadedModel:
     def _traced(self, inputs: Inputs) -> Look:
         try:
             look = Look(trace(self.module, inputs, self._picked, self._outputs), inputs)
-        except (ModelError, LayerError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise self.failure(inputs, error) from error
+        except ForwardError as error:
+            cause = error.__cause__
+            assert isinstance(cause, Exception)
+            raise self.failure(inputs, cause) from cause
         if not self._looks:
             self._warn_of(look)
         return look

@@ -19,6 +19,7 @@ from unetcam.engine.hooks import on_this_thread
 from unetcam.engine.layout import Layout
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import version_of
+from unetcam.errors import ModelError
 from unetcam.models.io import Inputs, bound, copied, first_of, image_of, others_of
 from unetcam.models.outputs import OutputMap, output_maps, returned_tensors
 from unetcam.models.pixel_tracking import Places, follow, map_places
@@ -242,6 +243,10 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 FindOutputs = Callable[[Any, Tensor, Callable[[Tensor], "Layout | None"]], list[OutputMap]]
 
 
+class ForwardError(Exception):
+    """The model's own forward failed, with what it raised as the cause."""
+
+
 def trace(
     model: nn.Module,
     example: Inputs,
@@ -266,15 +271,18 @@ def trace(
     Returns
     -------
     Trace
+
+    Raises
+    ------
+    ForwardError
+        For images that the model does not take; what it raised is the cause.
     """
     count = len(image_of(example))
     with torch.inference_mode(False):  # a copy made here can be worked on as any tensor
         first = first_of(example)
     try:
         return _recorded(model, first, pick, find_outputs)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:
+    except (ForwardError, ModelError):
         if count == 1:
             raise
         with torch.inference_mode(False):
@@ -324,7 +332,12 @@ def _recorded(
             recorder.note(tensor, "input", (), recorder.as_map(tensor))
             for tensor in (image, *others_of(given))
         ]
-        returned = pick(run(image))
+        try:
+            returned = pick(run(image))
+        except (ModelError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise ForwardError from error
         tensors = list(returned_tensors(returned))
         known = [recorder.known(tensor) for tensor in tensors]
         layouts = {id(tensor): recorder.layout_of(tensor) for tensor in tensors}

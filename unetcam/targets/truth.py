@@ -101,7 +101,7 @@ class TruthRegion(AgainstTruth):
     --------
     >>> logits = torch.tensor([[[[1.0, 3.0]], [[0.0, 8.0]]]])
     >>> TruthRegion(1, [[1, 0]]).score(logits)
-    Score(value=tensor([0.]), defined=tensor([True]), channel=1, everywhere=False)
+    Score(value=tensor([0.]), defined=tensor([True]), channel=1, everywhere=False, ...)
     >>> TruthRegion(1, [[0, 0]]).score(logits).defined
     tensor([False])
     """
