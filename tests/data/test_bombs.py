@@ -111,6 +111,10 @@ def test_a_tiff_that_lies_about_its_parts(tmp_path: Path) -> None:
     content[following : following + 4] = content[4:8]
     path.write_bytes(content)
     refused(path, "runs in a circle")
+    tifffile.imwrite(path, np.zeros((32, 32), np.uint8), tile=(16, 16), metadata=None)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(2_000_000)
+    refused(path, "and tells where 4 lie")
 
 
 def test_volumes_that_unpack_to_more_than_is_held(tmp_path: Path) -> None:

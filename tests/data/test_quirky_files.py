@@ -99,6 +99,8 @@ def test_white_is_zero_is_a_question_where_both_readings_fit(tmp_path: Path) -> 
         tifffile.imwrite(path, array, photometric="miniswhite")
         with pytest.raises(DataError, match="MINISWHITE"):
             read_mask(path, TWO)
+    tifffile.imwrite(path, LABELS.astype(np.float32), photometric="miniswhite")
+    np.testing.assert_array_equal(read_mask(path, THREE), LABELS)
     tifffile.imwrite(path, LABELS, photometric="miniswhite")
     np.testing.assert_array_equal(read_mask(path, THREE), LABELS)
 

@@ -180,7 +180,7 @@ def _by(size: tuple[int, ...]) -> str:
 def _from_values(path: Path, pixels: Pixels, picture: Picture, classes: ClassTable) -> Indices:
     """Class indices of one band, which some files let a person understand in two ways."""
     name = f"the mask {shown(path)}"
-    if picture.white_is_zero:
+    if picture.white_is_zero and pixels.dtype.kind in "iu":
         stored = try_indices(name, pixels, classes)
         top = 1 if int(pixels.max(initial=0)) <= 1 else np.iinfo(pixels.dtype).max
         seen = try_indices(name, (top - pixels).astype(pixels.dtype), classes)

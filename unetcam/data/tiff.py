@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from pathlib import Path
@@ -134,6 +135,11 @@ def _require_honest(page: Any, size: int) -> None:
         if count
     ):
         raise DataError("it tells of pixels beyond the end of the file; write it again")
+    parts, listed = math.prod(page.chunked), len(page.dataoffsets)
+    if listed < parts:
+        raise DataError(
+            f"it consists of {parts} parts and tells where {listed} lie; write it again"
+        )
 
 
 def _bands(array: Pixels, axes: str) -> Pixels:
