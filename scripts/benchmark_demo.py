@@ -137,7 +137,7 @@ def run_timed(out: Path, device: str, quick: bool) -> dict[str, Any]:
     began = time.perf_counter()
     with rooms.inside(STARTING):
         from unetcam.cam import UNetCAM
-        from unetcam.cli.options import choose_workers
+        from unetcam.cli.values import choose_workers
         from unetcam.page import html
         from unetcam.runs import explain, loop, run, store
         from unetcam.tasks import demo, report

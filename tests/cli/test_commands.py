@@ -17,7 +17,7 @@ from tests.runs.factory import CLASSES, SOURCE, write_data, write_network
 from unetcam import methods
 from unetcam._version import __version__
 from unetcam.cli import main
-from unetcam.cli.options import TargetName
+from unetcam.cli.values import TargetName
 from unetcam.data import Preprocessing
 from unetcam.runs.spec import TARGET_KINDS, Spec
 

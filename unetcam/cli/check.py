@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetcam.cli import options
+from unetcam.cli import options, values
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 EPILOG = """
@@ -54,7 +54,7 @@ def check(
         from unetcam.runs import Spec
         from unetcam.tasks.check import METHODS, check_data
 
-        names = options.read_names(methods, "methods")
+        names = values.read_names(methods, "methods")
         spec = Spec.of(model=model, classes=classes, **given)
         outcome = check_data(spec, names or METHODS, progress=progress)
     if json:

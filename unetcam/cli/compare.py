@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unetcam.cli import options
+from unetcam.cli import options, values
 from unetcam.cli.console import print_json
 
 EPILOG = """
@@ -45,7 +45,7 @@ def compare(
     from unetcam.tasks.compare import compare as compare_runs
 
     comparison = compare_runs(
-        run_a, run_b, options.read_names(metrics, "metrics"), out=out, force=force
+        run_a, run_b, values.read_names(metrics, "metrics"), out=out, force=force
     )
     if json:
         print_json(comparison.to_dict())

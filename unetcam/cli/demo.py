@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unetcam.cli import options
+from unetcam.cli import options, values
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 EPILOG = """
@@ -50,7 +50,7 @@ def demo(
         outcome = run_demo(
             out,
             device=device,
-            workers=options.choose_workers(workers),
+            workers=values.choose_workers(workers),
             force=force,
             progress=progress,
         )

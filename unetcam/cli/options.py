@@ -1,9 +1,8 @@
-"""The options that several commands share: the flags of a spec, and how their texts are read."""
+"""The options that several commands share: the flags of a spec, with what they mean."""
 
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
 from enum import Enum
 from functools import wraps
@@ -12,39 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from unetcam.errors import UnetcamError
-
-
-class OptionError(UnetcamError, ValueError):
-    """A command-line option whose text can't be read."""
-
-
-class TargetName(str, Enum):
-    """What is explained."""
-
-    CLASS = "class"
-    PREDICTED = "predicted"
-    TRUTH = "truth"
-    FALSE_POSITIVES = "false-positives"
-    FALSE_NEGATIVES = "false-negatives"
-    BOUNDARY_ERRORS = "boundary-errors"
-    MISSED_COMPONENTS = "missed-components"
-
-
-class ResizeMode(str, Enum):
-    """How an image comes to a size that the network takes."""
-
-    PAD = "pad"
-    RESIZE = "resize"
-
-
-class Exif(str, Enum):
-    """Which way masks lie whose images have an EXIF orientation."""
-
-    AUTO = "auto"
-    UPRIGHT = "upright"
-    STORED = "stored"
-
+from unetcam.cli import values
 
 _NETWORK, _MAPS, _DATA, _MEASURES, _RUNNING = (
     "The network",
@@ -53,107 +20,6 @@ _NETWORK, _MAPS, _DATA, _MEASURES, _RUNNING = (
     "The measures",
     "Running",
 )
-
-
-def read_size(text: str | None, option: str = "size") -> tuple[int, ...] | None:
-    """Read HxW, or DxHxW.
-
-    >>> read_size("128x256")
-    (128, 256)
-    >>> read_size("96x96x64")
-    (96, 96, 64)
-    """
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) not in (2, 3) or not all(side.isdecimal() and int(side) for side in sides):
-        raise OptionError(
-            f"{option}='{text}' is no size: give height x width, as in 256x256.", option=option
-        )
-    return tuple(map(int, sides))
-
-
-def read_tile(text: str | None) -> tuple[int, ...] | None:
-    """Read one side for all, HxW, or DxHxW.
-
-    >>> read_tile("512"), read_tile("96x96x64")
-    ((512,), (96, 96, 64))
-    """
-    if text is not None and text.isdecimal() and int(text):
-        return (int(text),)
-    return read_size(text, "tile")
-
-
-def read_numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Read numbers with commas between them.
-
-    >>> read_numbers("0.5, 0.25", "mean")
-    (0.5, 0.25)
-    """
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise OptionError(
-            f"{option}='{text}' is no list of numbers: give one per channel, as in "
-            "0.485,0.456,0.406.",
-            option=option,
-        ) from error
-
-
-def read_names(text: str | None, option: str) -> tuple[str, ...] | None:
-    """Read names with commas between them.
-
-    >>> read_names("up1, up2", "layers")
-    ('up1', 'up2')
-    """
-    if text is None:
-        return None
-    names = tuple(part.strip() for part in text.split(","))
-    if not all(names):
-        raise OptionError(
-            f"{option}='{text}' names nothing somewhere: put a name between commas.", option=option
-        )
-    return names
-
-
-def choose_workers(given: int | None) -> int:
-    """The number of reading processes: as given, or one for each further core, at most 4."""
-    if given is not None:
-        return given
-    known = getattr(os, "sched_getaffinity", None)
-    cores = len(known(0)) if known is not None else (os.cpu_count() or 1)
-    return max(0, min(4, cores - 1))
-
-
-def _mean(text: str | None) -> Any:
-    return read_numbers(text, "mean")
-
-
-def _std(text: str | None) -> Any:
-    return read_numbers(text, "std")
-
-
-def _layers(text: str | None) -> Any:
-    return read_names(text, "layers")
-
-
-def _bands(text: str | None) -> Any:
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
-        raise OptionError(
-            f"bands='{text}' are no three bands: give red, green and blue, counted from 1, as in "
-            "4,3,2.",
-            option="bands",
-        )
-    return tuple(map(int, parts))
-
-
-def _size(text: str | None) -> Any:
-    return read_size(text)
 
 
 Model = Annotated[
@@ -207,7 +73,7 @@ Size = Annotated[
     str | None,
     typer.Option(
         metavar="HxW",
-        callback=_size,
+        callback=values.read_size_option,
         help="Bring every image to this size, as in 256x256; by default images keep their size "
         "and are only filled up to what the network's stride needs. Volumes always keep theirs: "
         "a 3-D network is only looked at in it, as in 96x96x96.",
@@ -215,7 +81,7 @@ Size = Annotated[
     ),
 ]
 Resize = Annotated[
-    ResizeMode,
+    values.ResizeMode,
     typer.Option(
         "--resize-mode",
         help="pad: add a border and keep the pixels as they are; resize: stretch.",
@@ -226,7 +92,7 @@ Mean = Annotated[
     str | None,
     typer.Option(
         metavar="A,B,...",
-        callback=_mean,
+        callback=values.read_mean_option,
         help="Mean of each channel that the network was trained with, on values in [0, 1].",
         rich_help_panel=_DATA,
     ),
@@ -235,7 +101,7 @@ Std = Annotated[
     str | None,
     typer.Option(
         metavar="A,B,...",
-        callback=_std,
+        callback=values.read_std_option,
         help="Standard deviation of each channel, likewise.",
         rich_help_panel=_DATA,
     ),
@@ -253,7 +119,7 @@ Layers = Annotated[
     str | None,
     typer.Option(
         metavar="A,B,...",
-        callback=_layers,
+        callback=values.read_layers_option,
         help="The layers to explain; every decoder layer by default (see unetcam layers).",
         rich_help_panel=_MAPS,
     ),
@@ -265,7 +131,7 @@ Method = Annotated[
     ),
 ]
 Target = Annotated[
-    TargetName,
+    values.TargetName,
     typer.Option(
         help="What is explained: a class's mean score over the whole image, over the pixels "
         "predicted as the class, over those that truly are of the class, or over its errors of "
@@ -277,7 +143,7 @@ Tile = Annotated[
     str | None,
     typer.Option(
         metavar="HxW|DxHxW",
-        callback=read_tile,
+        callback=values.read_tile,
         help="Explain images and volumes that don't fit in tiles of this size, a multiple of the "
         "network's stride, as in 512x512 or 96x96x96; one number for all sides.",
         rich_help_panel=_RUNNING,
@@ -445,7 +311,7 @@ MaxPixels = Annotated[
     ),
 ]
 ExifTurn = Annotated[
-    Exif,
+    values.Exif,
     typer.Option(
         "--exif",
         help="Which way masks without an EXIF orientation lie where their images have one: as a "
@@ -465,7 +331,7 @@ Bands = Annotated[
     str | None,
     typer.Option(
         metavar="R,G,B",
-        callback=_bands,
+        callback=values.read_bands_option,
         help="Which bands are shown as red, green and blue, counted from 1.",
         rich_help_panel=_DATA,
     ),
@@ -502,7 +368,7 @@ SPEC: dict[str, tuple[Any, Any]] = {
     "ignore_index": (IgnoreIndex, None),
     "limit": (Limit, None),
     "size": (Size, None),
-    "resize_mode": (Resize, ResizeMode.PAD),
+    "resize_mode": (Resize, values.ResizeMode.PAD),
     "mean": (Mean, None),
     "std": (Std, None),
     "max_value": (MaxValue, None),
@@ -510,14 +376,14 @@ SPEC: dict[str, tuple[Any, Any]] = {
     "mask_suffix": (MaskSuffix, None),
     "pair": (Pair, None),
     "instances": (Instances, False),
-    "exif": (ExifTurn, Exif.AUTO),
+    "exif": (ExifTurn, values.Exif.AUTO),
     "max_pixels": (MaxPixels, None),
     "bands": (Bands, None),
     "stretch": (Stretch, None),
     "orientation": (Orientation, "RAS"),
     "layers": (Layers, None),
     "method": (Method, "gradcam"),
-    "target": (Target, TargetName.CLASS),
+    "target": (Target, values.TargetName.CLASS),
     "band": (Band, None),
     "threshold": (Threshold, 0.5),
     "tile": (Tile, None),

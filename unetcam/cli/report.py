@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetcam.cli import options
+from unetcam.cli import options, values
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 EPILOG = """
@@ -69,7 +69,7 @@ def report(
             Spec.of(model=model, classes=classes, **given),
             out,
             diagnose=diagnose,
-            workers=options.choose_workers(workers),
+            workers=values.choose_workers(workers),
             force=force,
             command=["unetcam", *sys.argv[1:]],
             progress=progress,
