@@ -74,9 +74,10 @@ def test_a_fault_is_found_and_kept_with_its_evidence(tmp_path: Path) -> None:
     assert {"findings.json", "findings.npz"} <= set(files)
 
 
-def test_a_healthy_network_has_no_finding_and_says_what_was_tested(tmp_path: Path) -> None:
+def test_a_sound_network_has_no_finding_of_weight_and_says_what_was_tested(tmp_path: Path) -> None:
     run = report(Blind(), tmp_path / "run")
-    assert run.findings == ()
+    # It multiplies its path by zero, which is told, and costs nothing.
+    assert [(one.kind, one.severity) for one in run.findings] == [("stage-unused", "low")]
     assert run.diagnosis is not None
     assert any(one.tested for one in run.diagnosis.tests)
     assert run.undiagnosed == ""

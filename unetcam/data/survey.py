@@ -182,6 +182,9 @@ def _remarks(masks: Sequence[MaskFacts], classes: ClassTable) -> Iterable[str]:
         )
 
 
+_VOLUMES = "volumes"
+
+
 def settle_scale(
     samples: Sequence[Sample], preprocessing: Preprocessing, options: DataOptions | None = None
 ) -> tuple[Preprocessing, tuple[str, ...]]:
@@ -219,6 +222,11 @@ def settle_scale(
         return preprocessing, ()
     most = max(scales, key=lambda scale: (scales[scale], -abs(scale - 255)))
     remarks: tuple[str, ...] = ()
+    if names == {1.0: _VOLUMES}:
+        remarks = (
+            "The volumes' values reach the network as they are stored, without any scale by their "
+            "type: name a divisor with max_value=, or a normalisation with normalise=.",
+        )
     if len(scales) > 1:
         others = ", ".join(names[scale] for scale in scales if scale != most)
         remarks = (
@@ -231,6 +239,6 @@ def settle_scale(
 def _scale(path: Path, options: DataOptions) -> tuple[float, str]:
     """What values of an image's type are divided by, and the type's name."""
     if is_volume(path):
-        return 1.0, "volumes"
+        return 1.0, _VOLUMES
     dtype = value_type(path, max_pixels=options.limit)
     return full_scale(dtype), dtype.name
