@@ -64,7 +64,7 @@ its interval says so, and "-" is a question that was not asked yet; the same com
 # What is found, and what is not
 
 Made by `python scripts/truth.py run --cache DIR` and
-`python scripts/truth.py page --cache DIR`: {len(networks)} networks, {minutes:.0f} minutes of one
+`python scripts/truth.py page --cache DIR`: {len(networks)} networks, at least {minutes:.0f} minutes of one
 core for the training and all judgements ({platform.machine()}, torch
 {torch.__version__.split("+")[0]}). `tests/test_truth.py` (slow) makes a small part of it anew.
 {partial}
@@ -132,8 +132,7 @@ seeds. A cue that is everywhere, as the ground, the tint or the blur, has no win
         "## The limits\n\nAs they were fixed on the even seeds.",
         page.limits_table(limits),
         "## What a map can't carry\n\n" + CARRIES_NOT,
-        "On the networks of this page, all seeds:",
-        page.map_table(networks),
+        _maps_part(networks),
         _planted_part(cache),
         """\
 ## What it takes
@@ -144,6 +143,12 @@ Processor seconds per network on one core; the diagnosis and the thresholds on 2
         _shortfalls(networks),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _maps_part(networks: Sequence[Judged]) -> str:
+    if not any("maps" in one.answers for one in of_fault(networks, *page.HEALTHY)):
+        return ""
+    return "On the networks of this page, all seeds:\n\n" + page.map_table(networks)
 
 
 def _kinds() -> str:
