@@ -64,8 +64,8 @@ its interval says so, and "-" is a question that was not asked yet; the same com
 # What is found, and what is not
 
 Made by `python scripts/truth.py run --cache DIR` and
-`python scripts/truth.py page --cache DIR`: {len(networks)} networks, at least {minutes:.0f} minutes of one
-core for the training and all judgements ({platform.machine()}, torch
+`python scripts/truth.py page --cache DIR`: {len(networks)} networks, at
+least {minutes:.0f} minutes of one core for the training and all judgements ({platform.machine()}, torch
 {torch.__version__.split("+")[0]}). `tests/test_truth.py` (slow) makes a small part of it anew.
 {partial}
 
