@@ -65,7 +65,7 @@ its interval says so, and "-" is a question that was not asked yet; the same com
 
 Made by `python scripts/truth.py run --cache DIR` and
 `python scripts/truth.py page --cache DIR`: {len(networks)} networks, at
-least {minutes:.0f} minutes of one core for the training and all judgements ({platform.machine()}, torch
+least {minutes:.0f} minutes of one core for training and judgements ({platform.machine()}, torch
 {torch.__version__.split("+")[0]}). `tests/test_truth.py` (slow) makes a small part of it anew.
 {partial}
 
