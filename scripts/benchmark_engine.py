@@ -18,7 +18,7 @@ from benchmark_plots import curves
 from benchmark_timing import Setting, Task, Work, alternate, goal, ratio, seconds, table, times_as
 from torch import Tensor
 
-import unetcam.models.loaded_model as network_room
+import unetcam.models.tapped_model as network_room
 from unetcam import UNetCAM
 from unetcam.engine import Request, backward, conv_backward
 from unetcam.engine.conv_backward import Branch, Plan

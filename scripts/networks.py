@@ -91,9 +91,19 @@ head, which makes the logits.
 - **Several inputs**: `cam((image, other))` calls `model(image, other)`, and
   `cam({{"image": image, "age": age}})` calls `model(image=image, age=age)`. The tensor with the
   most pixels is the image. `find_layers` takes the same.
-- **Several outputs**: of a tuple, list, dict or output object the largest map is taken. Where
-  several are as large, it is the one that the most upsampling leads to, and among those the first.
-  `output=` picks another.
+- **Several outputs**: of a tuple, list, dict or output object the largest map is taken, but never
+  one that another is made from by weights (features, hidden states, a coarse map that is refined).
+  Where several are as large, it is the one that the most upsampling leads to, and among those the
+  first; where their channels differ, a warning says so. `output=` picks another.
+- **Probabilities**: a softmax, log-softmax or sigmoid at the end is seen by the trace, and what
+  enters it is explained; behind further arithmetic (a mean of two, a mask, an enlargement)
+  probabilities are known by their values, and their logarithms or log-odds are explained.
+  `LoadedModel.output_kind` and `.output_sentence` say so. Several channels that end in sigmoids
+  are read each on its own, with a warning.
+- **Other forms**: logits with their channels last, as tokens (B, N, K), or of one class without
+  an axis for it. Class indices are refused. What is done to logits afterwards (temperature, prior,
+  mask, gates and scores from elsewhere, a residual, a second head) does not hide the decoder.
+- **A batch of one size**: a network that fails on one image is traced on the batch that was given.
 - **Classifiers**: scores (B, C) are a map of one pixel, and what is explained is the last feature
   map before they are pooled.
 """

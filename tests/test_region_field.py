@@ -213,7 +213,7 @@ def _explode() -> object:
 
     def output(returned: Tensor) -> Tensor:
         calls.append(returned)
-        if len(calls) > 1:
+        if len(calls) > 2:  # behind the traced run and the plain one
             raise KeyError("target")
         return returned
 
@@ -239,9 +239,10 @@ def test_what_lies_before_the_layer_runs_once_whatever_the_chunks(
     model = nn.Sequential(
         nn.Sequential(conv[0], before), conv[1], nn.ReLU(inplace=True), behind, conv[2]
     )
-    expected = UNetCAM(model, ["1"]).field(IMAGE).derivative
+    cam = UNetCAM(model, ["1"])
+    expected = cam.field(IMAGE).derivative
     before.calls = behind.calls = 0
-    field = UNetCAM(model, ["1"]).field(IMAGE, memory_budget=budget)
+    field = cam.field(IMAGE, memory_budget=budget)
     assert before.calls == 1
     assert behind.calls == 1 + passes
     torch.testing.assert_close(field.derivative, expected)

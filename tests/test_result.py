@@ -13,16 +13,18 @@ from torch import Tensor
 
 from tests.networks import UNet, UNet3d, seeded
 from unetcam import UNetCAM
-from unetcam.errors import LayerError, TargetError, UnetcamError
+from unetcam.errors import DataError, LayerError, TargetError, UnetcamError
 from unetcam.result import CAMResult
 from unetcam.targets import (
     Band,
+    Box,
     ClassScore,
     Component,
     Contrast,
     FalseNegatives,
     Head,
     PerImage,
+    Pixel,
     PredictedRegion,
     Target,
 )
@@ -180,3 +182,27 @@ def test_targets_of_the_result_are_those_that_were_given() -> None:
     for wrong in (torch.tensor(1), "class", 3, [torch.tensor(1)]):
         with pytest.raises(TargetError, match="is no target"):
             UNetCAM(model, ["up4"])(images, wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [64, (64,), (8, 8, 8), (8.5, 8), (0, 8), "88", None])
+def test_what_is_no_size_is_refused(size: object) -> None:
+    result = made()
+    if size is None:
+        assert result.resized(size)["deep"].shape[2:] == (8, 8)
+        return
+    with pytest.raises(DataError, match="is no size of these maps: give whole numbers"):
+        result.resized(size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pixel(1, y=3.5, x=0), "y=3.5 is no index"),
+        (lambda: Pixel(1, y=0, x="1"), "x='1' is no index"),
+        (lambda: Pixel(1, z=1.0, y=0, x=1), "z=1.0 is no index"),
+        (lambda: Box(1, y=(0.5, 3), x=(0, 2)), r"y=\(0.5, 3\) is no range"),
+    ],
+)
+def test_a_place_between_pixels_is_refused(make: Callable[[], Target], message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        make()

@@ -2,8 +2,8 @@
 
 >>> import unetcam
 >>> unetcam.__all__
-['CAMResult', 'UNetCAM', '__version__', 'compare', 'diagnose', 'errors', 'find_layers', 'map',
- 'measures', 'methods', 'reliance', 'report', 'targets']
+['CAMResult', 'UNetCAM', '__version__', 'check', 'compare', 'diagnose', 'errors', 'find_layers',
+ 'load', 'map', 'measures', 'methods', 'reliance', 'report', 'targets']
 """
 
 import importlib
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from unetcam.cam import UNetCAM
     from unetcam.diagnosis import diagnose
     from unetcam.interventions import reliance
-    from unetcam.models.topology import find_layers
+    from unetcam.models.loaded_model import find_layers
+    from unetcam.models.opening import load
     from unetcam.result import CAMResult
+    from unetcam.tasks.check import check
     from unetcam.tasks.compare import compare
     from unetcam.tasks.map import map
     from unetcam.tasks.report import report
@@ -26,10 +28,12 @@ __all__ = [
     "CAMResult",
     "UNetCAM",
     "__version__",
+    "check",
     "compare",
     "diagnose",
     "errors",
     "find_layers",
+    "load",
     "map",
     "measures",
     "methods",
@@ -42,9 +46,11 @@ __all__ = [
 _HOMES = {
     "CAMResult": "unetcam.result",
     "UNetCAM": "unetcam.cam",
+    "check": "unetcam.tasks.check",
     "compare": "unetcam.tasks.compare",
     "diagnose": "unetcam.diagnosis",
-    "find_layers": "unetcam.models.topology",
+    "find_layers": "unetcam.models.loaded_model",
+    "load": "unetcam.models.opening",
     "map": "unetcam.tasks.map",
     "reliance": "unetcam.interventions",
     "report": "unetcam.tasks.report",

@@ -16,8 +16,10 @@ from unetcam.error_maps import Mistakes, explain_errors
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.methods import GradientMethod, Method
 from unetcam.methods.sign import Sign, check_sign, signed_maps, signed_scoring
-from unetcam.models.io import Inputs, Output, check_images, image_of
-from unetcam.models.loaded_model import Network
+from unetcam.models.io import Inputs, check_images, image_of
+from unetcam.models.loaded_model import LoadedModel
+from unetcam.models.outputs import Output
+from unetcam.models.tapped_model import TappedModel
 from unetcam.region_field import RegionField
 from unetcam.result import CAMResult
 from unetcam.targets import Choice, Head, Scale, Target, TargetLike, check_existing
@@ -32,7 +34,7 @@ class UNetCAM:
 
     Parameters
     ----------
-    model : nn.Module
+    model : nn.Module or LoadedModel
         Maps images (B, C, *spatial) to logits (B, classes, *spatial); 2-D or 3-D. It is evaluated
         (dropout off, batch statistics frozen) and left exactly as it was found. A classifier's
         scores (B, classes) are a map of one pixel.
@@ -91,13 +93,13 @@ class UNetCAM:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | LoadedModel,
         layers: Sequence[str | nn.Module] | None = None,
         method: str | Method = "gradcam",
         *,
         output: Output | None = None,
         example: Inputs | None = None,
-        head: Head = "softmax",
+        head: Head | None = None,
         sign: Sign = "positive",
         shortcuts: bool = True,
         memory_budget: int | float | None = None,
@@ -107,26 +109,30 @@ class UNetCAM:
             raise UnetcamError(f"{method!r} is no method: give a name of unetcam.methods.names().")
         self._method.check()
         check_sign(sign, self._method)
-        if head not in get_args(Head):
+        if head is not None and head not in get_args(Head):
             raise UnetcamError(f"head={head!r} is no kind of head: use 'softmax' or 'sigmoid'.")
         self._sign: Sign = sign
-        self._head: Head = head
-        self._network = Network(
-            model,
+        self._head = head
+        if isinstance(layers, str) and layers in methods.names() and method == "gradcam":
+            modules = model.module if isinstance(model, LoadedModel) else model
+            if layers not in dict(modules.named_modules()):
+                raise LayerError(
+                    f"'{layers}' is a method and no layer of the model: give it as "
+                    f"method='{layers}'."
+                )
+        self.loaded = LoadedModel.of(model, example, output=output)
+        self._tapped = TappedModel(
+            self.loaded,
             layers,
             self._method.suitable,
-            output,
             shortcuts=shortcuts,
             memory_budget=memory_budget,
         )
-        if example is not None:
-            check_images(self.model, image_of(example))
-            self._network.points(example)
 
     @property
     def model(self) -> nn.Module:
         """The explained model, out of what wraps it."""
-        return self._network.model
+        return self.loaded.module
 
     @property
     def method(self) -> str:
@@ -142,7 +148,7 @@ class UNetCAM:
         LayerError
             While they are not known: before the first call, without ``layers`` and ``example``.
         """
-        layers = self._network.layers
+        layers = self._tapped.layers
         if layers is None:
             raise LayerError(
                 "The layers are found at the first call: pass example=images to know them before."
@@ -150,7 +156,7 @@ class UNetCAM:
         return layers
 
     def __repr__(self) -> str:
-        layers = self._network.layers
+        layers = self._tapped.layers
         listed = "layers not found yet" if layers is None else ", ".join(layers)
         return f"UNetCAM({type(self.model).__name__}, {self.method}: {listed})"
 
@@ -210,11 +216,11 @@ class UNetCAM:
         """
         check_images(self.model, image_of(images))
         self._check_call(augment, create_graph)
-        scoring = scoring_of(targets, self._head)
+        scoring = scoring_of(targets, self._head_of(images))
 
         def explain(inputs: Inputs, scoring: Scoring) -> Collected:
             scoring = signed_scoring(scoring, self._sign)
-            collected = self._network.explain(
+            collected = self._tapped.explain(
                 inputs, scoring, self._method, create_graph=create_graph
             )
             return signed_maps(collected, self._sign)
@@ -285,10 +291,11 @@ class UNetCAM:
         from unetcam.data.tiles import Tiles
         from unetcam.tiling import explain_tiles
 
-        tiles = Tiles.cut(image, tile, overlap, batch, self._network.device, progress)
+        tiles = Tiles.cut(image, tile, overlap, batch, self.loaded.device, progress)
         check_images(self.model, tiles.take([0]))
-        scoring = signed_scoring(scoring_of(targets, self._head), self._sign)
-        collected = explain_tiles(self._network.explain, self._method, tiles, scoring)
+        head = self._head_of(tiles.take([0]))
+        scoring = signed_scoring(scoring_of(targets, head), self._sign)
+        collected = explain_tiles(self._tapped.explain, self._method, tiles, scoring)
         return self._result(signed_maps(collected, self._sign))
 
     def explain_errors(
@@ -339,7 +346,7 @@ class UNetCAM:
         >>> bool(mistakes.missed_pixels.sum() == mistakes.made_up_pixels.sum())
         True
         """
-        head = self._head if head is None else head
+        head = self._head_of(images) if head is None else head
         return explain_errors(lambda choice: self(images, choice), truth, on=on, head=head)
 
     def field(
@@ -382,10 +389,15 @@ class UNetCAM:
             raise ModelError(
                 f"A field belongs to one image, and {len(images)} were given: call it for each."
             )
-        name, derivatives = self._network.channel_derivatives(images, layer, memory_budget)
+        name, derivatives = self._tapped.channel_derivatives(images, layer, memory_budget)
         return RegionField(
             derivatives.activation[0], derivatives.logits[0], derivatives.derivative[0], name
         )
+
+    def _head_of(self, images: Inputs) -> Head:
+        """Whether classes exclude one another: as it was said, or as the network's end shows."""
+        self.loaded.look(images)
+        return self._head or self.loaded.head
 
     def _check_call(self, augment: Any, create_graph: bool) -> None:
         if create_graph and not isinstance(self._method, GradientMethod):
@@ -413,5 +425,5 @@ class UNetCAM:
             spread,
             self._method.settings | ({} if self._sign == "positive" else {"sign": self._sign}),
             collected.channels,
-            self._head,
+            self._head or self.loaded.head,
         )

@@ -123,10 +123,38 @@ def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     >>> suggestion("abc", ["Unet", "FPN"])
     'there are FPN, Unet.'
     """
-    by_lower = {found.lower(): found for found in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    known = list(known)
+    near = nearest(name, known)
     if near:
-        return f"did you mean {prefix}{by_lower[near[0]]}?"
-    if not by_lower:
+        return f"did you mean {prefix}{near[0]}?"
+    if not known:
         return "there is nothing to choose from."
-    return f"there are {first_few(sorted(by_lower.values()), 12)}."
+    return f"there are {first_few(sorted(known), 12)}."
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names that are nearest to one, whatever its capitals, hyphens and underscores.
+
+    Parameters
+    ----------
+    name : str
+    known : iterable of str
+    count : int
+        How many at most, the nearest first.
+    cutoff : float
+        How alike they are at least, from 0 to 1.
+
+    Examples
+    --------
+    >>> nearest("Grad_CAM", ["gradcam", "layercam", "rise"])
+    ['gradcam']
+    """
+
+    def plain(text: str) -> str:
+        return text.lower().replace("-", "").replace("_", "")
+
+    by_plain: dict[str, str] = {}
+    for candidate in known:
+        by_plain.setdefault(plain(candidate), candidate)
+    near = difflib.get_close_matches(plain(name), by_plain, n=count, cutoff=cutoff)
+    return [by_plain[found] for found in near]

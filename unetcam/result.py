@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import index
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine.request import Named
-from unetcam.errors import LayerError
+from unetcam.errors import DataError, LayerError
+from unetcam.resizing import interpolated
 from unetcam.targets.channels import Head, predict
 
 Sharing = Literal["map", "layer", "image"]
@@ -119,16 +120,16 @@ class CAMResult:
 
         Raises
         ------
-        ValueError
-            For a classifier's result without a size.
+        DataError
+            For a classifier's result without a size, and for what is no spatial size.
         """
-        target = tuple(self.logits.shape[2:] if size is None else size)
+        target = tuple(self.logits.shape[2:]) if size is None else _checked(size, self.logits)
         if size is None and math.prod(target) == 1:
-            raise ValueError(
+            raise DataError(
                 "The logits are one pixel, which is no size for maps: give the image's, as in "
                 "resized(images.shape[2:])."
             )
-        return self._each(lambda name, maps: _resized(maps, target))
+        return self._each(lambda name, maps: interpolated(maps, target))
 
     def scaled(self, by: Sharing = "map") -> CAMResult:
         """The same result with its maps divided by an exact maximum, to [0, 1].
@@ -170,11 +171,17 @@ class CAMResult:
         )
 
 
-def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    if tuple(maps.shape[2:]) == size:
-        return maps
-    mode = "bilinear" if len(size) == 2 else "trilinear"
-    return F.interpolate(maps, size=size, mode=mode, align_corners=False)
+def _checked(size: Any, logits: Tensor) -> tuple[int, ...]:
+    try:
+        sides = tuple(index(side) for side in size)
+    except TypeError:
+        sides = ()
+    if len(sides) != logits.ndim - 2 or min(sides) < 1:
+        axes = "(height, width)" if logits.ndim == 4 else "(depth, height, width)"
+        raise DataError(
+            f"size={size!r} is no size of these maps: give whole numbers above zero, as {axes}."
+        )
+    return sides
 
 
 def _divided(maps: Tensor, peak: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected
 from unetcam.engine.request import Score, Scoring
 from unetcam.errors import DataError, UnetcamError
 from unetcam.models.io import Inputs, changed, image_of
+from unetcam.resizing import interpolated
 
 #: Explains a model's inputs for some scores.
 Explain = Callable[[Inputs, Scoring], Collected]
@@ -68,23 +68,16 @@ class View:
     def of(self, images: Tensor) -> Tensor:
         """The view of images (B, C, *spatial)."""
         axes = [0, 1, *(2 + axis for axis in self.order)]
-        return _resized(images.permute(axes).flip(self._dims), self.size)
+        return interpolated(images.permute(axes).flip(self._dims), self.size).contiguous()
 
     def back(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         """Maps of the view, (B, T, *layer_spatial), in the image's frame at a spatial size."""
         axes = [0, 1, *(2 + self.order.index(axis) for axis in range(len(self.order)))]
-        return _resized(maps.flip(self._dims).permute(axes), tuple(size))
+        return interpolated(maps.flip(self._dims).permute(axes), size).contiguous()
 
     @property
     def _dims(self) -> list[int]:
         return [2 + axis for axis, flip in enumerate(self.flipped) if flip]
-
-
-def _resized(maps: Tensor, size: Size) -> Tensor:
-    if tuple(maps.shape[2:]) == size:
-        return maps.contiguous()
-    mode = "bilinear" if len(size) == 2 else "trilinear"
-    return F.interpolate(maps, size=size, mode=mode, align_corners=False)
 
 
 def views(augment: Any, size: Sequence[int]) -> tuple[View, ...]:

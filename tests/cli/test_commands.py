@@ -59,14 +59,14 @@ def test_a_report_is_made_of_a_network_and_two_folders(
     assert str(run / "report.html") in out
     assert {path.name for path in run.iterdir()} == {
         "run.json", "preprocessing.yaml", "rows.parquet", "rows.csv", "summary.csv",
-        "skipped.csv", "figures", "report.html",
+        "skipped.csv", "figures", "report.html", "findings.json", "findings.npz",
     }  # fmt: skip
     meta = json.loads((run / "run.json").read_text())
     assert meta["status"] == "finished"
     assert meta["schema_version"] == 2
     assert meta["command"][0] == "unetcam"
     spec = Spec.from_dict(meta["spec"])
-    assert (spec.mean, spec.std, spec.max_value, spec.seed) == ((0.0,) * 3, (1.0,) * 3, None, 0)
+    assert (spec.mean, spec.std, spec.max_value, spec.seed) == ((0.0,) * 3, (1.0,) * 3, 255, 0)
     assert Preprocessing.from_yaml((run / "preprocessing.yaml").read_text()) == spec.preprocessing
     assert meta["versions"]["unetcam"] == __version__
     rows = pd.read_parquet(run / "rows.parquet")

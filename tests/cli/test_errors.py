@@ -225,3 +225,14 @@ def test_a_message_can_not_steer_the_terminal(
 ) -> None:
     line = refused(capsys, report(work, images="no\x1b[31m\nfolder"))
     assert "\x1b" not in line
+
+
+def test_debug_shows_the_cause(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "broken.py").write_text("def build():\n    raise ZeroDivisionError('deep inside')\n")
+    command = report(work, model=f"{work / 'broken.py'}:build")
+    assert main(["--debug", *command]) == 2
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError: deep inside" in told
+    assert "direct cause" in told
+    assert told.splitlines()[-1].startswith("unetcam: ")
+    assert "Traceback" not in refused(capsys, command)

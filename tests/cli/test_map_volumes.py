@@ -62,7 +62,7 @@ def expected(values: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     volume = torch.zeros(1, 1, *[-(-side // 4) * 4 for side in values.shape])
     offset = [(-(-side // 4) * 4 - side) // 2 for side in values.shape]
     inside = tuple(slice(a, a + side) for a, side in zip(offset, values.shape, strict=True))
-    volume[0, 0][inside] = torch.from_numpy(values.copy()).float() / 255
+    volume[0, 0][inside] = torch.from_numpy(values.copy()).float()  # volumes are not divided
     area = torch.zeros(volume.shape[2:])
     area[inside] = 1
     result = UNetCAM(build())(volume, [Region(index, area) for index in range(3)]).resized()

@@ -24,6 +24,7 @@ from unetcam.data import (
     Sample,
     SegmentationDataset,
     find_samples,
+    parse_classes,
     read_image,
     read_picture,
 )
@@ -195,8 +196,8 @@ def mutate(content: bytes, draw: random.Random) -> bytes:
     return bytes(data)
 
 
-class TooLongError(Exception):
-    """A file took longer than it may."""
+class TooLongError(BaseException):
+    """A file took longer than it may; no reader's `except Exception` may hide it."""
 
 
 @contextmanager
@@ -217,7 +218,7 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 def _use(path: Path, draw: random.Random, kind: str) -> None:
     if kind.startswith("classes"):
-        ClassTable.parse(str(path))
+        parse_classes(str(path))
     elif kind.startswith("manifest"):
         samples, _ = find_samples(manifest=path, classes=TABLE)
         dataset = SegmentationDataset(samples, TABLE, Preprocessing(channels=1))
@@ -248,6 +249,6 @@ def fault_of(path: Path, content: bytes, kind: str, draw: random.Random) -> str 
         if not text or "\n" in text or len(text) > LONGEST_MESSAGE:
             return f"a message of {len(text)} characters: {text[:200]!r}"
         return None
-    except Exception as error:
+    except (Exception, TooLongError) as error:
         return "".join(traceback.format_exception(error))[-900:]
     return None

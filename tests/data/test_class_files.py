@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unetcam.data import IGNORE, ClassTable
+from unetcam.data import IGNORE, ClassTable, parse_classes
 from unetcam.errors import DataError
 
 NAMES = ("a", "b", "c")
@@ -17,7 +17,7 @@ NAMES = ("a", "b", "c")
 def read(folder: Path, name: str, content: Any) -> ClassTable:
     path = folder / name
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return ClassTable.parse(str(path))
+    return parse_classes(str(path))
 
 
 CATEGORIES = [{"id": i, "name": n, "supercategory": "x"} for i, n in ((2, "a"), (0, "b"), (1, "c"))]
@@ -136,12 +136,12 @@ def test_several_values_are_one_class(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_command_lines_form_names_values_too() -> None:
-    table = ClassTable.parse("background=0, tumour = 1+2+4,cyst=3", ignore_index=9)
+    table = parse_classes("background=0, tumour = 1+2+4,cyst=3", ignore_index=9)
     assert table.names == ("background", "tumour", "cyst")
     assert table.values == (0, 1, 3)
     assert table.more_values == ((2, 1), (4, 1))
     with pytest.raises(DataError, match="'b' has no value and other classes have one"):
-        ClassTable.parse("a=0,b")
+        parse_classes("a=0,b")
 
 
 def test_a_void_that_stands_beside_many_names_is_left_out(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_is_no_class_table_is_told_in_one_line(tmp_path: Path, kind: str) -
     else:
         path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(DataError, match=words) as error:
-        ClassTable.parse(str(path))
+        parse_classes(str(path))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
 

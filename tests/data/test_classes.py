@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetcam.data import ClassTable
+from unetcam.data import ClassTable, parse_classes
 from unetcam.errors import DataError
 
 FULL = ClassTable(
@@ -18,7 +18,7 @@ FULL = ClassTable(
 
 
 def test_names_with_commas_get_values_from_zero() -> None:
-    table = ClassTable.parse(" background ,grey matter,white")
+    table = parse_classes(" background ,grey matter,white")
     assert table == ClassTable(("background", "grey matter", "white"), (0, 1, 2))
     assert len(table) == 3
     assert table.index("white") == 2
@@ -43,14 +43,14 @@ def test_names_with_commas_get_values_from_zero() -> None:
 )  # fmt: skip
 def test_every_file_form_gives_the_same_table(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
-    assert ClassTable.parse(str(tmp_path / name)) == FULL
+    assert parse_classes(str(tmp_path / name)) == FULL
 
 
 def test_text_files_and_mappings(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("# tissue\nbackground\n\ngrey, outer\n")
-    assert ClassTable.parse(str(tmp_path / "a.txt")).names == ("background", "grey, outer")
+    assert parse_classes(str(tmp_path / "a.txt")).names == ("background", "grey, outer")
     (tmp_path / "a.yml").write_text("classes: {road: 7, car: 3}\nignore_index: 255\n")
-    assert ClassTable.parse(str(tmp_path / "a.yml")) == ClassTable(
+    assert parse_classes(str(tmp_path / "a.yml")) == ClassTable(
         ("road", "car"), (7, 3), ignore_index=255
     )
 
@@ -59,12 +59,12 @@ def test_a_row_called_ignore_is_no_class(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(
         "name,value,colour\na,0,#000000\nb,1,#ffffff\nIgnore,255,#e0e0c0\n"
     )
-    table = ClassTable.parse(str(tmp_path / "a.csv"))
+    table = parse_classes(str(tmp_path / "a.csv"))
     assert table.names == ("a", "b")
     assert table.ignore_index == 255
     assert table.ignore_colour == (0xE0, 0xE0, 0xC0)
     with pytest.raises(DataError, match="leaves out the value 255, and ignore_index=9 was given"):
-        ClassTable.parse(str(tmp_path / "a.csv"), ignore_index=9)
+        parse_classes(str(tmp_path / "a.csv"), ignore_index=9)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_row_called_ignore_is_no_class(tmp_path: Path) -> None:
 )
 def test_faults_of_a_spec_are_told(spec: str, reason: str) -> None:
     with pytest.raises(DataError, match=re.escape(reason)):
-        ClassTable.parse(spec)
+        parse_classes(spec)
 
 
 @pytest.mark.parametrize(
@@ -101,23 +101,23 @@ def test_faults_of_a_file_are_told_with_its_name(
 ) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=re.escape(reason)) as error:
-        ClassTable.parse(str(tmp_path / name))
+        parse_classes(str(tmp_path / name))
     assert f"'{name}'" in str(error.value)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'gone.csv' does not exist"):
-        ClassTable.parse(str(tmp_path / "gone.csv"))
+        parse_classes(str(tmp_path / "gone.csv"))
 
 
 def test_the_ignore_index_may_not_be_a_class() -> None:
     with pytest.raises(DataError, match="ignore index 1 is also the value of the class 'b'"):
-        ClassTable.parse("a,b", ignore_index=1)
+        parse_classes("a,b", ignore_index=1)
 
 
 def test_an_unknown_name_is_told_with_the_known() -> None:
     with pytest.raises(DataError, match="there is no class 'c'; the classes are a, b"):
-        ClassTable.parse("a,b").index("c")
+        parse_classes("a,b").index("c")
 
 
 @given(st.integers(2, 300))

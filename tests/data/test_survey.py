@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from unetcam.data import ClassTable, Item, Preprocessing, Skipped, open_source
+from unetcam.data import ClassTable, Item, Preprocessing, Skipped, open_source, parse_classes
 from unetcam.errors import DataError
 
 TWO = ClassTable(("background", "cell"))
@@ -60,7 +60,7 @@ def test_255_beside_one_is_a_question_and_never_an_answer(tmp_path: Path, togeth
     truth = entries(ignored)[0]
     assert isinstance(truth, Item)
     assert set(np.unique(truth.truth)) == {-1, 0}
-    merged = open_source(folders, classes=ClassTable.parse("background=0,cell=1+255"))
+    merged = open_source(folders, classes=parse_classes("background=0,cell=1+255"))
     truth = entries(merged)[0]
     assert isinstance(truth, Item)
     assert set(np.unique(truth.truth)) == {0, 1}
@@ -72,7 +72,7 @@ def test_masks_that_start_at_one_are_told_with_the_remedy(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="start at 1") as error:
         open_source(folders, classes=THREE)
     assert 'classes="wall=1,building=2,sky=3"' in str(error.value)
-    table = ClassTable.parse("wall=1,building=2,sky=3")
+    table = parse_classes("wall=1,building=2,sky=3")
     first = entries(open_source(folders, classes=table))[0]
     assert isinstance(first, Item)
     np.testing.assert_array_equal(first.truth, FOREGROUND)

@@ -136,7 +136,7 @@ def test_is_left_as_found_when_an_exception_flies(
     model = training_network()
     call = mishap(model)
     before = state_of(model)
-    with pytest.raises(RuntimeError, match=mishap.__name__.removeprefix("raising_")):
+    with pytest.raises((RuntimeError, ModelError), match=mishap.__name__.removeprefix("raising_")):
         call()
     assert_same(before, state_of(model))
 
@@ -385,7 +385,7 @@ def test_placeholders_of_offloaded_weights_are_left_as_found() -> None:
 
 def test_lazy_modules_are_told_by_name() -> None:
     model = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    with pytest.raises(ModelError, match=r"'0\.weight' is not initialised yet"):
+    with pytest.raises(ModelError, match="'weight' of a LazyConv2d is not initialised"):
         UNetCAM(model, ["1"])(IMAGES)
     model(IMAGES)
     assert UNetCAM(model, ["1"])(IMAGES)["1"].shape == (2, 2, 30, 30)

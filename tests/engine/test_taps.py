@@ -83,7 +83,10 @@ def test_one_forward_and_at_most_one_tail_backward_per_target_and_not_a_step_fur
         nn.Conv2d(1, 4, 1), before, conv(), between, conv(), behind, nn.Conv2d(4, 5, 3)
     )
     images = torch.rand(1, 1, side, side)
-    UNetCAM(model, ["4", "2"])(images, [ClassScore(c) for c in range(5)])
+    cam = UNetCAM(model, ["4", "2"], example=images)
+    for counted in (before, between, behind):
+        counted.forwards = 0  # that of the trace
+    cam(images, [ClassScore(c) for c in range(5)])
     assert [c.forwards for c in (before, between, behind)] == [1, 1, 1]
     assert [c.graph for c in (before, between, behind)] == [False, True, True]
     assert [c.backwards for c in (before, between, behind)] == [0, backwards, backwards]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unetcam.measures import MeasureError, measure
+from unetcam.measures import Geometry, MeasureError, measure
 from unetcam.measures.columns import column, of_the_map
 from unetcam.measures.null import NULL_MEASURES, null_columns, null_numbers, null_sample
 
@@ -20,7 +20,11 @@ def test_the_null_is_the_draws_mean_and_spread(shape: tuple[int, ...]) -> None:
     classes = [0, 1, 2, 3]
     draws = torch.rand(3, 5, *shape, generator=torch.Generator().manual_seed(0)) ** 3
     draws[0, 2] = 0  # an empty draw is left out
-    found = null_numbers(draws.unbind(1), classes, scene.truth, num_classes=4)
+    alone = [
+        null_numbers(draws[b].split(1), Geometry(scene.truth[b : b + 1], classes, num_classes=4))
+        for b in range(3)
+    ]
+    found = {name: torch.cat([one[name] for one in alone]) for name in alone[0]}
     assert tuple(found) == null_columns()
     rows = [
         measure(
@@ -65,7 +69,8 @@ def test_the_sample_is_spread_over_the_run() -> None:
 
 def test_no_draw_and_draws_of_another_shape_are_refused() -> None:
     truth = torch.zeros(1, 4, 4, dtype=torch.long)
+    geometry = Geometry(truth, [0], num_classes=1)
     with pytest.raises(MeasureError, match="There is no draw"):
-        null_numbers([], [0], truth, num_classes=1)
+        null_numbers([], geometry)
     with pytest.raises(MeasureError, match=r"dtype torch\.int64"):
-        null_numbers([truth], [0], truth, num_classes=1)
+        null_numbers([truth], geometry)

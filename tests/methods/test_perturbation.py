@@ -62,12 +62,13 @@ def test_ablationcam_is_a_loop_over_the_channels(layer: str) -> None:
 
 def test_ablationcam_runs_only_what_is_behind_the_layer() -> None:
     model, _ = network("ablationcam")
+    cam = UNetCAM(model, ["up4"], "ablationcam", example=IMAGES)
     seen = {"inc": 0, "outc": 0}
     for name in seen:
         model.get_submodule(name).register_forward_hook(
             lambda module, args, out, name=name: seen.__setitem__(name, seen[name] + len(out))
         )
-    UNetCAM(model, ["up4"], "ablationcam")(IMAGES, ClassScore(1))
+    cam(IMAGES, ClassScore(1))
     assert seen["inc"] == 2 * len(IMAGES)  # the forward, and the recording
     assert seen["outc"] == (2 + 4) * len(IMAGES)  # and once for each of 4 channels
 

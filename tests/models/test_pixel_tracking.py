@@ -28,7 +28,7 @@ class Applied(nn.Module):
 
 
 def last_node(steps: list[Callable[[Tensor], Tensor]], image: Tensor) -> Node:
-    return trace(Applied(steps), image, output=lambda returned: returned["last"]).nodes[-1]
+    return trace(Applied(steps), image, find_outputs=lambda *_: []).nodes[-1]
 
 
 SIDES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))

@@ -15,6 +15,7 @@ from tests.models.zoo import ZOO
 from tests.networks import UNet, seeded
 from unetcam import UNetCAM, find_layers
 from unetcam.errors import LayerError
+from unetcam.models import LoadedModel
 from unetcam.targets import ClassScore
 
 IMAGES = torch.rand(2, 1, 16, 24, generator=torch.manual_seed(2), dtype=torch.float64)
@@ -492,11 +493,15 @@ class Cube(nn.Module):
         return self.head(self.layer(x).relu())
 
 
-def test_what_a_module_gives_is_seen_once_whoever_asks() -> None:
+def test_a_loaded_model_is_traced_once_whoever_explains_it() -> None:
     model, images = seeded(Cube()).double(), IMAGES[:, :, :16, :16]
-    first = UNetCAM(model, ["layer"])(images)["layer"]
-    assert model.runs == 3  # the one that could not tell, the traced one, and the explained one
-    second = UNetCAM(model, ["layer"])(images)["layer"]
+    loaded = LoadedModel.of(model)
+    first = UNetCAM(loaded, ["layer"])(images)["layer"]
+    assert model.runs == 2  # the traced one, and the explained one
+    second = UNetCAM(loaded, ["layer"])(images)["layer"]
+    find_layers(loaded, images)
+    assert model.runs == 3
+    assert loaded.logits(images).shape == (2, 3, 16, 16)
     assert model.runs == 4
     assert torch.equal(first, second)
 

@@ -51,6 +51,7 @@ class Run:
     layers: list[str]
     classes: Classes
     pictures: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    undiagnosed: str = "It was left out, as diagnose=False says."
 
     def examples(self) -> list[Example]:
         """Build the examples that the report chooses, as the report's task does."""

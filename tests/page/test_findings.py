@@ -13,6 +13,7 @@ from unetcam.page.findings import (
     MOST_SHOWN,
     card,
     healthy_sentence,
+    kind_lines,
     ordered,
     record_lines,
 )
@@ -97,15 +98,29 @@ def test_the_gravest_finding_comes_first(finding: Finding) -> None:
     assert [one.severity for one in ordered(mixed)] == ["high", "medium", "low"]
 
 
-def test_a_healthy_network_is_told_what_was_tested_and_what_would_have_been_seen(run: Run) -> None:
-    said = healthy_sentence(run.diagnosis(healthy=True))
-    assert said.startswith("10 tests of 2 kinds of fault were made, each on 8 images")
-    assert "0.08" in said
-    nothing = Diagnosis(
-        (), tuple(replace(t, tested=0) for t in run.diagnosis(healthy=True).tests), 1.0, 0
-    )
+def test_a_healthy_network_is_told_what_was_tested(run: Run) -> None:
+    healthy = run.diagnosis(healthy=True)
+    said = healthy_sentence(healthy)
+    assert said.startswith("2 kinds of fault were looked for in 10 tests, each on 8 images")
+    tests = healthy.tests
+    fewer = replace(healthy, tests=(replace(tests[0], tested=5), *tests[1:]))
+    assert "each on 5 to 8 images" in healthy_sentence(fewer)
+    nothing = Diagnosis((), tuple(replace(t, tested=0) for t in tests), 1.0, 0)
     assert "No question could be asked" in healthy_sentence(nothing)
     assert "No question could be asked" in healthy_sentence(Diagnosis((), (), 1.0, 0))
+
+
+def test_each_kind_says_its_largest_effect_and_what_would_have_been_seen(run: Run) -> None:
+    healthy = run.diagnosis(healthy=True)
+    first = replace(healthy.tests[0], smallest_effect=0.2, tested=5)
+    line, other = kind_lines(replace(healthy, tests=(first, *healthy.tests[1:])))
+    assert line.title == "A class leans on what is around it"
+    assert line.images == "5 to 8"
+    assert line.most == "42\u00a0% (elsewhere)"
+    assert line.seen_from == "20\u00a0%"  # holds for every class
+    assert other.images == "8"
+    untested = tuple(replace(t, tested=0) for t in healthy.tests)
+    assert kind_lines(replace(healthy, tests=untested)) == []
 
 
 def test_confirmed_tests_stand_first(run: Run) -> None:

@@ -67,6 +67,23 @@ def test_a_strip_goes_from_the_image_over_where_from_to_the_finest_layer(run: Ru
 
 
 @pytest.mark.parametrize(
+    ("stride", "heat", "note"),
+    [
+        (1, 1.0, "what speaks for it in the image's details"),
+        (2, 1.0, "what speaks for it at 1/2 of the resolution"),
+        (1, 0.0, "empty map: no evidence"),
+        (1, np.nan, "no map: nothing here is predicted as background"),
+    ],
+)
+def test_where_from_says_what_it_is(run: Run, stride: int, heat: float, note: str) -> None:
+    example = run.examples()[0]
+    assert example.origin is not None
+    origin = replace(example.origin, stride=stride, heat=np.full_like(example.origin.heat, heat))
+    (strip,) = Gallery(run, prepared(run.rows), [replace(example, origin=origin)]).of(0)
+    assert [tile.note for tile in strip.tiles if tile.of == "origin"] == [note]
+
+
+@pytest.mark.parametrize(
     ("heat", "note"),
     [(np.nan, "no map: nothing to explain here"), (0.0, "empty map: no evidence")],
 )

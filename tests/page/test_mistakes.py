@@ -45,7 +45,7 @@ def test_common_pixels_are_exact_for_every_small_overlap() -> None:
 
 
 def test_pairs_are_ordered_by_what_they_cost_and_name_their_worst_image(run: Run) -> None:
-    pairs = Errors(run).pairs(most=100)
+    pairs = Errors(run).pairs(most=100, least=0.0)
     assert [pair.pixels for pair in pairs] == sorted((p.pixels for p in pairs), reverse=True)
     assert sum(pair.pixels for pair in pairs) == Errors(run).pixels - Errors(run).correct
     pair = pairs[0]
@@ -55,6 +55,15 @@ def test_pairs_are_ordered_by_what_they_cost_and_name_their_worst_image(run: Run
     }
     assert counts[pair.worst] == max(counts.values()) == pair.worst_pixels
     assert sum(count > 0 for count in counts.values()) == pair.images
+
+
+def test_errors_of_a_few_pixels_are_not_shown(run: Run) -> None:
+    errors = Errors(run)
+    wrong = errors.pixels - errors.correct
+    every = errors.pairs(most=100, least=0.0)
+    large = errors.pairs(most=100)
+    assert large == [pair for pair in every if pair.pixels >= 0.01 * wrong]
+    assert len(large) < len(every)
 
 
 @pytest.mark.parametrize("kind", ["missed", "made up"])

@@ -126,7 +126,7 @@ def test_a_run_without_nulls_shows_none(run: Run) -> None:
 def test_the_three_symptoms_are_numbers_beside_their_null(run: Run) -> None:
     answers = numbers_of(run).symptoms(1)
     assert [question.split("?")[0] for question, _ in answers] == [
-        "How much of the map lies on the background",
+        "How much of the map lies away from the class",
         "How strong is the map along the boundary",
         "How far is the map scattered over the image",
     ]

@@ -19,6 +19,7 @@ from unetcam.data import Skipped
 from unetcam.errors import RunError
 from unetcam.measures import measure
 from unetcam.measures.null import null_columns
+from unetcam.models import LoadedModel
 from unetcam.runs import Plan, Run, execute
 from unetcam.runs.explain import Explainer
 from unetcam.runs.loop import Silent, chunks
@@ -123,13 +124,13 @@ def test_the_numbers_are_those_of_the_maps_brought_back_one_image_at_a_time(
         (top, left), (height, width) = frame.offset, frame.resized
         inside[top : top + height, left : left + width] = True
         with torch.no_grad():
-            logits = ready.network.model(item.prepared.image[None])
+            logits = ready.network.module(item.prepared.image[None])
         truth, predicted = item.prepared.mask, logits[0].argmax(0)
         regions = [regions_of(kind, c, predicted, truth, inside) for c in range(3)]
         explained += sum(bool(region.any()) for region in regions)
         # within=, for a class without a pixel is no mistake here
         wanted = [targets.ClassScore(c, within=region) for c, region in enumerate(regions)]
-        with UNetCAM(ready.network.model, layers=["up1", "up2"]) as cam:
+        with UNetCAM(ready.network.module, layers=["up1", "up2"]) as cam:
             result = cam(item.prepared.image[None], wanted)
         prediction = frame.restore(result.logits).argmax(1)
         for layer, maps in result.resized(frame.padded).maps.items():
@@ -221,9 +222,9 @@ def test_only_the_image_that_makes_a_batch_fail_is_skipped(tmp_path: Path) -> No
         )
     ready = plan(tmp_path, batch_size=3)
     torch.manual_seed(0)
-    model = FailsOnBright(ready.network.model)
+    model = FailsOnBright(ready.network.module)
     layers = ("net.up1", "net.up2")
-    network = replace(ready.network, model=model)
+    network = LoadedModel.of(model, torch.zeros(1, 3, 64, 64))
     ready = replace(ready, network=network, spec=ready.spec.settled(layers=layers))
     found = execute(ready, tmp_path / "run")
     assert sorted(set(found.rows["image"])) == ["im00", "im02", "im03", "im05"]
@@ -307,7 +308,7 @@ def test_a_truth_region_fits_a_network_with_smaller_logits(tmp_path: Path) -> No
 
     ready = plan(tmp_path, 3, target="truth")
     torch.manual_seed(0)
-    ready = replace(ready, network=replace(ready.network, model=Half()))
+    ready = replace(ready, network=LoadedModel.of(Half(), torch.zeros(1, 3, 32, 32)))
     rows = execute(ready, tmp_path / "run").rows
     assert set(rows["image"]) == {"im00", "im01", "im02"}
     assert rows["truth_energy"].notna().any()
@@ -317,7 +318,7 @@ def test_what_is_explained_is_in_the_images_own_frame_and_scaled_to_one(tmp_path
     ready = plan(tmp_path, 2, size=lambda i: (17, 33))
     dataset = ready.dataset()
     items = [item for item in (dataset[0], dataset[1]) if not isinstance(item, Skipped)]
-    with Explainer(ready.network.model, ready.spec) as explainer:
+    with Explainer(ready.network.module, ready.spec) as explainer:
         (batch,) = explainer.explained(items)
         alone = [next(explainer.explained([item])) for item in items]
     assert batch.items == tuple(items)

@@ -89,7 +89,7 @@ def test_a_run_killed_while_it_was_joined_is_joined_again(tmp_path: Path) -> Non
     with RunStore(tmp_path, spec()) as store:
         store.append(0, rows("a"), [])
         (tmp_path / ".rows.parquet.tmp-unetcam").write_bytes(b"half")
-        (tmp_path / "parts" / ".000001.parquet.tmp-unetcam").write_bytes(b"half")
+        (tmp_path / "parts" / ".000001-0.parquet.tmp-unetcam").write_bytes(b"half")
     with RunStore(tmp_path, spec()) as store:
         assert store.done() == {0}
         store.finish([], {"images": 1})
@@ -244,7 +244,7 @@ def test_what_is_no_run_is_told_so(tmp_path: Path, content: str | None, words: s
 def test_lost_rows_are_told_so(tmp_path: Path) -> None:
     finished(tmp_path)
     (tmp_path / "rows.parquet").unlink()
-    with pytest.raises(RunError, match=r"rows.parquet.*force=True"):
+    with pytest.raises(RunError, match=r"rows.parquet.*written anew"):
         Run.load(tmp_path)
 
 

@@ -21,17 +21,7 @@ from unetcam.runs import Run
 NAMES = CLASSES.split(",")
 
 
-@pytest.fixture(autouse=True)
-def _plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page without figures: how it looks is tested with the page."""
-    import unetcam.tasks.report
-
-    def write(run: object, examples: object, out: Path, *_: Any, **__: Any) -> Path:
-        page = out / "report.html"
-        page.write_text("<!doctype html>")
-        return page
-
-    monkeypatch.setattr(unetcam.tasks.report, "write_report", write)
+pytestmark = pytest.mark.usefixtures("plain_page")
 
 
 def arrays(count: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -93,6 +83,16 @@ def test_what_is_in_memory_is_explained_as_by_hand(tmp_path: Path) -> None:
             ours[name].to_numpy(float), expected[name].flatten().double().numpy(),
             rtol=1e-3, atol=1e-5,
         )  # fmt: skip
+
+
+def test_a_loaded_model_is_taken_as_it_is(tmp_path: Path) -> None:
+    from unetcam.models import LoadedModel
+
+    plain = report(network(), arrays(), tmp_path / "plain").rows
+    loaded = LoadedModel.of(network(), torch.zeros(1, 3, 24, 20))
+    pd.testing.assert_frame_equal(report(loaded, arrays(), tmp_path / "loaded").rows, plain)
+    with pytest.raises(RunError, match="leave out checkpoint="):
+        report(loaded, arrays(), tmp_path / "other", checkpoint="best.pth")
 
 
 def test_every_form_of_data_gives_the_same_rows(tmp_path: Path) -> None:

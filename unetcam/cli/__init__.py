@@ -7,14 +7,16 @@ what it needs when it runs.
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Annotated
 
 import typer
 
 from unetcam._version import __version__
-from unetcam.cli import compare, demo, layers, map, methods, report
+from unetcam.cli import check, compare, demo, diagnose, layers, map, methods, report
 from unetcam.cli.console import complain, one_line
 from unetcam.errors import UnetcamError
 
@@ -28,11 +30,17 @@ app = typer.Typer(
     epilog="Begin with `unetcam demo`: it explains a small network that comes along.",
 )
 app.command(name="report", epilog=report.EPILOG)(report.report)
+app.command(name="diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose)
 app.command(name="layers", epilog=layers.EPILOG)(layers.layers)
 app.command(name="map", epilog=map.EPILOG)(map.map_images)
+app.command(name="check", epilog=check.EPILOG)(check.check)
 app.command(name="compare", epilog=compare.EPILOG)(compare.compare)
 app.command(name="demo", epilog=demo.EPILOG)(demo.demo)
 app.command(name="methods")(methods.methods)
+
+
+#: Whether a mistake is shown with its cause and where it was noticed.
+_debug: ContextVar[bool] = ContextVar("debug", default=False)
 
 
 def _version(wanted: bool) -> None:
@@ -47,8 +55,12 @@ def _root(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Say the version."),
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where in the code a mistake was noticed, and why.")
+    ] = False,
 ) -> None:
     """Where does a segmentation network look, class by class and layer by layer?"""
+    _debug.set(debug)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,9 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 after a mistake that a person can mend, told in one sentence on stderr; 130 after
-        Ctrl-C.
+        0; 2 after a mistake that a person can mend, told in one sentence on stderr; 3 where
+        `diagnose` has a finding that was not to be; 130 after Ctrl-C.
     """
+    _debug.set(False)
     # Libraries' notes to their developers are nothing that a user could act on.
     warnings.filterwarnings("ignore", r"`torch\.jit", FutureWarning)
     for stream in (sys.stdout, sys.stderr):
@@ -77,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except UnetcamError as error:
+        if _debug.get():
+            traceback.print_exception(error)
         return complain(error.as_flags())
     except KeyboardInterrupt:
         return 130

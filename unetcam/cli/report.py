@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from unetcam.cli import options
 from unetcam.cli.console import RichProgress, interruptible, print_json
@@ -36,6 +38,14 @@ def report(
     classes: options.Classes,
     out: options.RunFolder,
     force: options.ForceRun = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose/--no-diagnose",
+            help="Test what the network gets wrong and leans on, on up to 24 of the images.",
+            rich_help_panel=options.RUNNING,
+        ),
+    ] = True,
     workers: options.Workers = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -44,8 +54,8 @@ def report(
     """Explain every image or volume of a data set and write a report.
 
     RUN then holds report.html, rows.parquet and rows.csv (one row per image, layer and class),
-    summary.csv (per class and layer), skipped.csv, figures and run.json. For a 3-D network NIfTI
-    and NRRD volumes are explained and measured whole, in voxels.
+    summary.csv (per class and layer), findings.json, skipped.csv, figures and run.json. For a 3-D
+    network NIfTI and NRRD volumes are explained and measured whole, in voxels.
     """
     with (
         interruptible(f"Start the same command again, and the run in '{out}' goes on."),
@@ -58,6 +68,7 @@ def report(
         outcome = run_report(
             Spec.of(model=model, classes=classes, **given),
             out,
+            diagnose=diagnose,
             workers=options.choose_workers(workers),
             force=force,
             command=["unetcam", *sys.argv[1:]],

@@ -1,6 +1,7 @@
 """Read images and masks, prepare them for a network, and find the way back."""
 
 from unetcam.data.channels import for_display, to_channels
+from unetcam.data.class_files import parse_classes
 from unetcam.data.class_table import ClassTable
 from unetcam.data.dataset import Item, SegmentationDataset, collate
 from unetcam.data.formats import read_image, read_picture
@@ -28,6 +29,7 @@ __all__ = [
     "find_samples",
     "for_display",
     "open_source",
+    "parse_classes",
     "read_image",
     "read_mask",
     "read_picture",

@@ -34,6 +34,58 @@ _CLASS_KEYS: Final = (
 _MOST_BYTES: Final = 2**24
 
 
+_WITH_VALUES: Final = re.compile(r"([^=]*?)\s*=\s*(\d{1,18}(?:\s*\+\s*\d{1,18})*)")
+
+
+def parse_classes(spec: str, ignore_index: int | None = None) -> ClassTable:
+    """Read a class table as a person writes it.
+
+    Parameters
+    ----------
+    spec : str
+        Names with commas between them, each with its mask value or values where wanted, as in
+        ``background=0,tumour=1+2+4``; or the path of a class file, see :func:`read_class_file`.
+    ignore_index : int, optional
+        The mask value of pixels that are left out of every number.
+
+    Returns
+    -------
+    ClassTable
+
+    Raises
+    ------
+    DataError
+        If the file can't be read, or what it holds is no class table.
+
+    Examples
+    --------
+    >>> parse_classes("background, grey matter, white matter", ignore_index=255).names
+    ('background', 'grey matter', 'white matter')
+    """
+    path = Path(spec)
+    if path.suffix.lower() in CLASS_FILE_SUFFIXES:
+        return read_class_file(path, ignore_index)
+    entries = [entry.strip() for entry in spec.split(",")] if spec.strip() else []
+    given = [_WITH_VALUES.fullmatch(entry) for entry in entries]
+    matched = [one for one in given if one is not None]
+    if not matched:
+        return ClassTable(tuple(entries), ignore_index=ignore_index)
+    if len(matched) < len(entries):
+        bare = entries[given.index(None)]
+        raise DataError(
+            f"'{bare}' has no value and other classes have one; give each, as in "
+            "background=0,cell=1",
+            option="classes",
+        )
+    first, more = [], []
+    for index, one in enumerate(matched):
+        values = [int(value) for value in one[2].split("+")]
+        first.append(values[0])
+        more += [(value, index) for value in values[1:]]
+    names = tuple(one[1] for one in matched)
+    return ClassTable(names, tuple(first), ignore_index=ignore_index, more_values=tuple(more))
+
+
 def read_class_file(path: Path, ignore_index: int | None = None) -> ClassTable:
     """Read a class file.
 

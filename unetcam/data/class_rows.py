@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from unetcam.data.class_table import ClassTable, Colour
-from unetcam.data.files import readable
+from unetcam.data.files import readable, short
 from unetcam.data.samples import IGNORE
 from unetcam.errors import DataError
 
@@ -53,6 +53,7 @@ _COLOUR_COLUMNS: Final = ("colour", "color", "rgb", "colorrgb", "rgbcolor", "hex
 _COLOUR_PARTS: Final = (("r", "g", "b"), ("red", "green", "blue"))
 _IGNORE_ROW: Final = "ignore"
 _VOID_VALUE: Final = 255
+_LONGEST_NAME: Final = 200
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ def as_name(value: Any) -> str:
         return ""
     if not isinstance(value, (str, int, float)):
         raise DataError(f"a class's name is a {type(value).__name__}; give it as text")
-    return readable(str(value).strip())
+    name = readable(str(value).strip())
+    if len(name) > _LONGEST_NAME:
+        raise DataError(
+            f"a class's name has {len(name)} characters ({short(name, 30)}); shorten it"
+        )
+    return name
 
 
 def as_value(value: Any, name: str) -> int:
@@ -164,9 +170,9 @@ def _name_column(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> s
             return column
     if "name" in columns:  # classes may be called by numbers
         return "name"
+    others = ", ".join(short(readable(column), 30) for column in columns[:5])
     raise DataError(
-        f"it has no column 'name' (but {', '.join(readable(c) for c in columns[:5])}); begin it "
-        "with the line name,value,colour"
+        f"it has no column 'name' (but {others}); begin it with the line name,value,colour"
     )
 
 
@@ -185,7 +191,7 @@ def _value_column(
         if column in columns and any(number is not None for number in numbers):
             held.setdefault(numbers, column)
     if len(held) > 1:
-        names = " and ".join(f"'{spelling[column]}'" for column in held.values())
+        names = " and ".join(f"'{short(spelling[column], 30)}'" for column in held.values())
         raise DataError(
             f"its columns {names} differ and either may be what masks hold; call the right one "
             "'value'"
@@ -198,8 +204,8 @@ def _value_column(
         distinct = None not in values and len(set(values)) == len(values)
         if column not in known and distinct and values != list(range(len(values))):
             raise DataError(
-                f"its column '{spelling[column]}' holds a whole number for each class; call it "
-                "'value' if masks hold these numbers, or remove it"
+                f"its column '{short(readable(spelling[column]), 30)}' holds a whole number for "
+                "each class; call it 'value' if masks hold these numbers, or remove it"
             )
     return None
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import colorsys
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from unetcam.data.files import readable
@@ -194,59 +192,6 @@ class ClassTable:
                 raise
             raise DataError("what was written down is no class table; write it anew") from error
 
-    @classmethod
-    def parse(cls, spec: str, ignore_index: int | None = None) -> ClassTable:
-        """Read a class table as a person writes it.
-
-        Parameters
-        ----------
-        spec : str
-            Names with commas between them, each with its mask value or values where wanted, as
-            in ``background=0,tumour=1+2+4``; or the path of a class file, of which
-            :func:`~unetcam.data.class_files.read_class_file` says what is understood.
-        ignore_index : int, optional
-            The mask value of pixels that are left out of every number.
-
-        Returns
-        -------
-        ClassTable
-
-        Raises
-        ------
-        DataError
-            If the file can't be read, or what it holds is no class table.
-
-        Examples
-        --------
-        >>> ClassTable.parse("background, grey matter, white matter", ignore_index=255).names
-        ('background', 'grey matter', 'white matter')
-        """
-
-        from unetcam.data.class_files import CLASS_FILE_SUFFIXES, read_class_file
-
-        path = Path(spec)
-        if path.suffix.lower() in CLASS_FILE_SUFFIXES:
-            return read_class_file(path, ignore_index)
-        entries = [entry.strip() for entry in spec.split(",")] if spec.strip() else []
-        given = [_WITH_VALUES.fullmatch(entry) for entry in entries]
-        matched = [one for one in given if one is not None]
-        if not matched:
-            return cls(tuple(entries), ignore_index=ignore_index)
-        if len(matched) < len(entries):
-            bare = entries[given.index(None)]
-            raise DataError(
-                f"'{bare}' has no value and other classes have one; give each, as in "
-                "background=0,cell=1",
-                option="classes",
-            )
-        first, more = [], []
-        for index, one in enumerate(matched):
-            values = [int(value) for value in one[2].split("+")]
-            first.append(values[0])
-            more += [(value, index) for value in values[1:]]
-        names = tuple(one[1] for one in matched)
-        return cls(names, tuple(first), ignore_index=ignore_index, more_values=tuple(more))
-
     def index(self, name: str) -> int:
         """The class index of a name.
 
@@ -272,9 +217,6 @@ class ClassTable:
         eight classes the hues go on by the golden angle and are told apart by their labels.
         """
         return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in self.colours or _colours(len(self))]
-
-
-_WITH_VALUES = re.compile(r"([^=]*?)\s*=\s*(\d{1,18}(?:\s*\+\s*\d{1,18})*)")
 
 
 def _tuples(value: Any) -> Any:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from unetcam.data.channels import for_display, to_channels
 from unetcam.data.class_table import ClassTable
-from unetcam.data.files import shown
+from unetcam.data.files import short, shown
 from unetcam.data.formats import is_volume, read_picture
 from unetcam.data.masks import read_mask
 from unetcam.data.normalisation import Fitted, Step, fitted
@@ -166,7 +166,7 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         try:
             return self.preprocessing(pixels, truth, normalisation)
         except DataError as error:
-            raise DataError(f"'{sample.id}': {error}", option=error.options) from error
+            raise DataError(f"'{short(sample.id)}': {error}", option=error.options) from error
 
 
 def _whole(path: Path, max_pixels: int) -> Pixels:

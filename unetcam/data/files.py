@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from unetcam.errors import DataError
+from unetcam.errors import DataError, UnetcamError
 
 _DOUBLE_SUFFIXES: Final = (".nii.gz",)
 _HEAD: Final = 512
@@ -31,6 +33,17 @@ def readable(text: str | os.PathLike[str]) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in name
     )
+
+
+def short(text: str, most: int = 80) -> str:
+    """Text of a file, cut so that a message stays a line.
+
+    Examples
+    --------
+    >>> short("a" * 200, most=12)
+    'aaaaaaaaa...'
+    """
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def shown(path: Path) -> str:
@@ -127,24 +140,62 @@ def mistaken_for(path: Path) -> str | None:
         return 'it is a Git LFS pointer and not the data; fetch the file with "git lfs pull"'
     if text.startswith((b"<!doctype html", b"<html")):
         return "it is an HTML page and not the data; download the file itself"
-    kind = next((name for magic, name in _MAGIC if head.startswith(magic)), None)
-    if kind is None and head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        kind = "WebP"
-    return None if kind is None else f"it begins like a {kind} file; give it the suffix of its kind"
+    suffix = split_suffix(path.name)[1]
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        head = b"RIFFWEBP"
+    known = next((entry for entry in _MAGIC if head.startswith(entry[0])), None)
+    if known is None or suffix in known[2]:
+        return None
+    return f"it begins like a {known[1]} file; give it the suffix of its kind"
 
 
-_MAGIC: Final = (
-    (b"\x89PNG", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "BigTIFF"),
-    (b"GIF8", "GIF"),
-    (b"BM", "BMP"),
-    (b"\x93NUMPY", "NumPy"),
-    (b"PK\x03\x04", "zip"),
-    (b"NRRD", "NRRD"),
-    (b"\x1f\x8b", "gzip"),
-    (b"\x89HDF", "HDF5"),
-    (b"%PDF", "PDF"),
+_TIFF: Final = (".tif", ".tiff")
+_MAGIC: Final[tuple[tuple[bytes, str, tuple[str, ...]], ...]] = (
+    (b"\x89PNG", "PNG", (".png",)),
+    (b"\xff\xd8\xff", "JPEG", (".jpg", ".jpeg", ".jfif", ".jpe")),
+    (b"II*\0", "TIFF", _TIFF),
+    (b"MM\0*", "TIFF", _TIFF),
+    (b"II+\0", "TIFF", _TIFF),
+    (b"GIF8", "GIF", (".gif",)),
+    (b"RIFFWEBP", "WebP", (".webp",)),
+    (b"BM", "BMP", (".bmp", ".dib")),
+    (b"\x93NUMPY", "NumPy", (".npy",)),
+    (b"PK\x03\x04", "zip", (".npz",)),
+    (b"NRRD", "NRRD", (".nrrd",)),
+    (b"\x1f\x8b", "gzip", (".nii.gz",)),
+    (b"\x89HDF", "HDF5", ()),
+    (b"%PDF", "PDF", ()),
 )
+
+
+@contextmanager
+def decoding(path: Path, kind: str) -> Iterator[None]:
+    """Whatever a decoder raises for a damaged file becomes a `DataError` that names the file.
+
+    Decoders of six libraries raise every kind of exception for a file that is damaged. The cause
+    stays chained to the error.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for the message.
+    kind : str
+        What it should be.
+    """
+    try:
+        yield
+    except UnetcamError as error:
+        if shown(path) in str(error):
+            raise
+        raise DataError(f"{shown(path)} can't be read: {error}", option=error.options) from error
+    except MemoryError as error:
+        raise DataError(f"{shown(path)} does not fit into memory; cut it into tiles") from error
+    except Exception as error:
+        try:
+            known = mistaken_for(path)
+        except OSError:
+            known = None
+        cause = known or (
+            "it is damaged, cut short, or of another format than its name says; write it again"
+        )
+        raise DataError(f"{shown(path)} can't be read as {kind}; {cause}") from error

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,13 +12,13 @@ import numpy as np
 
 from unetcam.data.arrays import array_type, read_array
 from unetcam.data.channels import to_channels
-from unetcam.data.files import key_of, mistaken_for, readable, require_file, shown, split_suffix
+from unetcam.data.files import decoding, key_of, readable, require_file, shown, split_suffix
 from unetcam.data.images import pillow_type, read_with_pillow
 from unetcam.data.pictures import MAX_PIXELS, Picture, Pixels, Reading
 from unetcam.data.samples import Skipped
 from unetcam.data.tiff import read_tiff, tiff_type
 from unetcam.data.whole_volumes import read_volume
-from unetcam.errors import DataError, UnetcamError
+from unetcam.errors import DataError
 
 Reader = Callable[[Path, Reading], Picture]
 TypeReader = Callable[[Path, Reading], "np.dtype[Any]"]
@@ -187,39 +186,6 @@ def value_type(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.dtype[Any]:
     if dtype.kind == "b":
         return np.dtype(np.uint8)
     return np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
-
-
-@contextmanager
-def decoding(path: Path, kind: str) -> Iterator[None]:
-    """Whatever a decoder raises for a damaged file becomes a `DataError` that names the file.
-
-    Decoders of six libraries raise every kind of exception for a file that is damaged. The cause
-    stays chained to the error.
-
-    Parameters
-    ----------
-    path : Path
-        The file, for the message.
-    kind : str
-        What it should be.
-    """
-    try:
-        yield
-    except UnetcamError as error:
-        if shown(path) in str(error):
-            raise
-        raise DataError(f"{shown(path)} can't be read: {error}", option=error.options) from error
-    except MemoryError as error:
-        raise DataError(f"{shown(path)} does not fit into memory; cut it into tiles") from error
-    except Exception as error:
-        try:
-            known = mistaken_for(path)
-        except OSError:
-            known = None
-        cause = known or (
-            "it is damaged, cut short, or of another format than its name says; write it again"
-        )
-        raise DataError(f"{shown(path)} can't be read as {kind}; {cause}") from error
 
 
 def read_image(

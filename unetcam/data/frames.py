@@ -17,6 +17,17 @@ Size = tuple[int, ...]
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
+def rounded_up(length: int, stride: int) -> int:
+    """The next multiple of a stride.
+
+    Examples
+    --------
+    >>> rounded_up(33, 16)
+    48
+    """
+    return -(-length // stride) * stride
+
+
 @dataclass(frozen=True)
 class Frame:
     """How an image or a volume was resized and padded, and how maps are brought back.

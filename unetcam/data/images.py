@@ -21,7 +21,7 @@ from unetcam.data.pictures import (
 )
 from unetcam.errors import DataError
 
-_DECODERS: Final = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "WEBP", "PPM")
+_DECODERS: Final = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "PPM")
 _ORIENTATION_TAG: Final = 274
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _ALPHA_MODES: Final = ("LA", "RGBA", "La", "RGBa", "PA")
@@ -47,10 +47,7 @@ def read_with_pillow(path: Path, how: Reading) -> Picture:
     DataError
         If it is too large, or an animation.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image: Image.Image = Image.open(path, formats=_DECODERS)
-    with image:
+    with _opened(path) as image:
         how.require_room((image.height, image.width), len(image.getbands()), _itemsize(image))
         frames = int(getattr(image, "n_frames", 1))
         if frames > 1 and image.format not in _ONE_OF_SEVERAL:
@@ -79,12 +76,16 @@ def read_with_pillow(path: Path, how: Reading) -> Picture:
         return Picture(upright(values, orientation), alpha, orientation, palette)
 
 
-def pillow_type(path: Path, how: Reading) -> np.dtype[Any]:
-    """The type of an image's values, told by its header; nothing is decoded."""
+def _opened(path: Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path, formats=_DECODERS) as image:
-            mode = image.mode
+        return Image.open(path, formats=_DECODERS)
+
+
+def pillow_type(path: Path, how: Reading) -> np.dtype[Any]:
+    """The type of an image's values, told by its header; nothing is decoded."""
+    with _opened(path) as image:
+        mode = image.mode
     if _png_header(path)[0] == 16 or mode.startswith("I;16"):
         return np.dtype(np.uint16)
     if mode == "I":  # older Pillow opens grey of 16 bits as 32

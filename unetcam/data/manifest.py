@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unetcam.data.class_table import ClassTable
-from unetcam.data.files import key_of, readable, require_file, shown
+from unetcam.data.files import key_of, readable, require_file, short, shown
 from unetcam.data.samples import Sample, Skipped
 from unetcam.errors import DataError
 
@@ -45,8 +45,8 @@ def read_manifest(path: Path, classes: ClassTable | None) -> tuple[list[Sample],
         found: Sample | str
         if often[name] > 1 and name:
             found = (
-                f"'{name}' stands {often[name]} times in the manifest {shown(path)}; leave one "
-                "entry, or give each an id of its own"
+                f"'{short(name)}' stands {often[name]} times in the manifest {shown(path)}; leave "
+                "one entry, or give each an id of its own"
             )
         else:
             found = _sample(row, name, path.parent, classes, with_masks)
@@ -134,18 +134,18 @@ def _with_class_files(
     sample: Sample, mask: _Row, folder: Path, classes: ClassTable | None
 ) -> Sample | str:
     if classes is None:
-        return f"the entry '{sample.id}' has a mask per class; give a class table too"
+        return f"the entry '{short(sample.id)}' has a mask per class; give a class table too"
     files: dict[int, Path] = {}
     for key, value in mask.items():
         path = _path(value, folder)
         if key not in classes.names or path is None:
             return (
-                f"the entry '{sample.id}' has a mask for '{readable(str(key))}' that is "
-                f"no path or no class; the classes are {', '.join(classes.names)}"
+                f"the entry '{short(sample.id)}' has a mask for '{short(readable(str(key)), 40)}' "
+                f"that is no path or no class; the classes are {', '.join(classes.names)}"
             )
         files[classes.index(key)] = path
     if not files:
-        return f"the entry '{sample.id}' has no mask; name a file for one class at least"
+        return f"the entry '{short(sample.id)}' has no mask; name a file for one class at least"
     order = tuple(sorted(files))
     return replace(sample, mask=tuple(files[n] for n in order), mask_classes=order)
 

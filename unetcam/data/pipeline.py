@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unetcam.data.frames import rounded_up
 from unetcam.data.pictures import Pixels
-from unetcam.data.preprocessing import Preprocessing, rounded_up
 from unetcam.data.samples import IGNORE
+
+if TYPE_CHECKING:
+    from unetcam.data.preprocessing import Preprocessing
 
 # albumentations looks for a newer version over the network as it is imported
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

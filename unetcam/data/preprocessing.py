@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unetcam.data.channels import to_channels
-from unetcam.data.frames import Frame, Size
+from unetcam.data.frames import Frame, Size, rounded_up
 from unetcam.data.normalisation import PRESETS, Fitted, Step, fitted, parse_normalisation
 from unetcam.data.pictures import Pixels
 from unetcam.errors import DataError
@@ -33,17 +33,6 @@ def full_scale(dtype: np.dtype[Any]) -> float:
     [255.0, 65535.0, 1.0, 1.0]
     """
     return float(np.iinfo(dtype).max) if dtype in (np.uint8, np.uint16) else 1.0
-
-
-def rounded_up(length: int, stride: int) -> int:
-    """The next multiple of a stride.
-
-    Examples
-    --------
-    >>> rounded_up(33, 16)
-    48
-    """
-    return -(-length // stride) * stride
 
 
 @dataclass(frozen=True)

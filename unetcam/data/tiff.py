@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from unetcam.errors import DataError
 
 _ORIENTATION_TAG = 274
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_BIG_TIFF = 43
+_MOST_PAGES = 65536
 _BAND_AXES = "SC"
 _STACK_AXES = {"Z": "depth", "T": "time"}
 
@@ -46,6 +50,7 @@ def read_tiff(path: Path, how: Reading) -> Picture:
     DataError
         If it is a stack, too large, in a colour space without RGB, or not what it declares.
     """
+    _require_chain(path)
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         page: Any = series.keyframe
@@ -82,12 +87,43 @@ def read_tiff(path: Path, how: Reading) -> Picture:
 
 def tiff_type(path: Path, how: Reading) -> np.dtype[Any]:
     """The type of a TIFF file's values, told by its header; nothing is decoded."""
+    _require_chain(path)
     with tifffile.TiffFile(path) as file:
         page: Any = file.series[0].keyframe
         if int(page.photometric) in (_PALETTE, _CMYK) or page.dtype is None:
             return np.dtype(np.uint8)
         dtype: np.dtype[Any] = np.dtype(page.dtype)
         return dtype
+
+
+def _require_chain(path: Path) -> None:
+    """Refuse a file whose list of pages runs in a circle or has no end (TIFF 6.0, section 2)."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        if order is None or len(head) < 16:
+            return  # no TIFF: the decoder says so
+        big = struct.unpack(f"{order}H", head[2:4])[0] == _BIG_TIFF
+        count_form, entry, next_form = ("Q", 20, "Q") if big else ("H", 12, "I")
+        start = 8 if big else 4
+        (offset,) = struct.unpack_from(order + next_form, head, start)
+        seen: set[int] = set()
+        while offset:
+            if offset in seen or len(seen) > _MOST_PAGES:
+                raise DataError("its list of pages runs in a circle or has no end; write it again")
+            seen.add(offset)
+            file.seek(offset)
+            entries = file.read(struct.calcsize(count_form))
+            if len(entries) < struct.calcsize(count_form):
+                return
+            (count,) = struct.unpack(order + count_form, entries)
+            if count > _MOST_PAGES:
+                return
+            file.seek(count * entry, os.SEEK_CUR)
+            following = file.read(struct.calcsize(next_form))
+            if len(following) < struct.calcsize(next_form):
+                return
+            (offset,) = struct.unpack(order + next_form, following)
 
 
 def _require_honest(page: Any, size: int) -> None:

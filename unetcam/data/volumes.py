@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetcam.data.files import require_file, shown, split_suffix
+from unetcam.data.files import decoding, require_file, shown, split_suffix
 from unetcam.data.nrrd import NrrdImage
 from unetcam.data.pictures import MAX_PIXELS, Picture, Pixels, Reading, plain_values
-from unetcam.errors import DataError, UnetcamError
+from unetcam.errors import DataError
 
 _KEPT_VOLUMES = 6
 
@@ -59,18 +59,9 @@ class Volume:
         require_file(path)
         self._path = path
         self._limit = Reading(max_pixels=max_pixels)
-        try:
+        with decoding(path, "an NRRD volume" if _is_nrrd(path) else "a NIfTI volume"):
             image: Any = NrrdImage(path) if _is_nrrd(path) else nibabel.load(path)
             self._read_header(nibabel, image)
-        except UnetcamError as error:
-            if shown(path) in str(error):
-                raise
-            raise DataError(f"{shown(path)} can't be read: {error}") from error
-        except Exception as error:  # nibabel, pynrrd and the gzip layer raise whatever they meet
-            kind = "an NRRD" if _is_nrrd(path) else "a NIfTI"
-            raise DataError(
-                f"{shown(path)} can't be read as {kind} volume; it is damaged or of another format"
-            ) from error
 
     def _read_header(self, nibabel: ModuleType, image: Any) -> None:
         shape = tuple(int(side) for side in image.shape)

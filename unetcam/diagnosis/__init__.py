@@ -3,13 +3,16 @@
 from unetcam.diagnosis import leaning as _leaning
 from unetcam.diagnosis import learned as _learned
 from unetcam.diagnosis import outline as _outline
+from unetcam.diagnosis import small_objects as _small_objects
+from unetcam.diagnosis import stages as _stages
 from unetcam.diagnosis import whole_image as _whole_image
+from unetcam.diagnosis import wrong_input as _wrong_input
 from unetcam.diagnosis.diagnose import diagnose
 from unetcam.diagnosis.finding import Diagnosis, Evidence, Finding, Severity, TestRecord
 from unetcam.diagnosis.registry import Kind, Screened, Tested, get, kinds, names, register
 
 #: Importing them registers the kinds.
-KIND_MODULES = (_learned, _outline, _leaning, _whole_image)
+KIND_MODULES = (_wrong_input, _learned, _outline, _small_objects, _leaning, _whole_image, _stages)
 
 __all__ = [
     "Diagnosis",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unetcam.diagnosis.examination import Examination, Progress
 from unetcam.diagnosis.finding import Diagnosis, Finding, TestRecord
@@ -19,6 +19,7 @@ from unetcam.errors import DataError
 from unetcam.interventions.effects import Baseline, bootstrap_interval
 from unetcam.interventions.fills import two_kinds
 from unetcam.interventions.prediction import Head, predictor_of
+from unetcam.models.loaded_model import LoadedModel
 
 #: Images that are kept as evidence of a finding.
 _SHOWN = 4
@@ -102,6 +103,8 @@ def diagnose(
     """
     start = time.perf_counter()
     asked = _kinds(kinds)
+    if isinstance(model, nn.Module):
+        model = LoadedModel.of(model)
     predictor = predictor_of(model, head=head, memory_budget=memory_budget)
     forwards = predictor.forwards
     stacked = _stacked(images, "images", getattr(model, "device", None))
@@ -131,7 +134,7 @@ def diagnose(
         baseline=baseline,
         classes=tuple(map(str, classes)),
         names=tuple(map(str, image_names)),
-        stride=int(getattr(model, "stride", None) or _STRIDE),
+        stride=_stride_of(model),
         fills=tuple(fills),
         seed=seed,
     )
@@ -144,6 +147,13 @@ def diagnose(
         time.perf_counter() - start,
         predictor.forwards - forwards,
     )
+
+
+def _stride_of(model: Any) -> int:
+    """The network's stride in pixels, where a traced run tells it."""
+    if isinstance(model, LoadedModel) and model.is_traced:
+        return max(1, model.stride)
+    return _STRIDE
 
 
 def _kinds(names: Sequence[str] | None) -> tuple[Kind, ...]:

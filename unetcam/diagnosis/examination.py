@@ -161,6 +161,15 @@ class Examination:
         each = max(LEAST_IMAGES, 2 * SAMPLE // max(1, len(asked)))
         return sorted({image for index in asked for image in self.sample(index, min(each, 6))})
 
+    def spread_sample(self, most: int) -> list[int]:
+        """Images drawn among all that hold more than what surrounds, in order."""
+        asked = [index for index in self.present if index not in self.surrounding] or self.present
+        fitting = (self.truth_pixels[:, list(asked)] > 0).any(1).nonzero()[:, 0].numpy()
+        if len(fitting) > most:
+            generator = np.random.default_rng(self.seed)
+            fitting = np.sort(generator.choice(fitting, most, replace=False))
+        return [int(image) for image in fitting]
+
     def unaskable(self, index: int, *, surroundings: bool = False) -> str | None:
         """Why what a class rests on can't be asked; None where it can."""
         if surroundings and index in self.surrounding:

@@ -23,8 +23,12 @@ from unetcam.interventions.windows import Window
 _WORTH_A_WINDOW = 0.15
 #: The least mean effect of the strongest windows, and of everything around at once.
 _WINDOW, _ALL = 0.2, 0.3
+#: Images whose surroundings are searched window by window.
+_SEARCHED = 6
 #: Centres of windows that spread by less than this share of the sides stand in one place.
 _ONE_PLACE = 0.12
+#: Distances are said up to this share of the longest side.
+_REACH = 0.25
 #: What "in the upper left" and so on mean, as shares of the sides.
 _FIRST, _LAST = 0.4, 0.6
 
@@ -70,6 +74,7 @@ class LeansOnSurroundings(Kind):
         index = suspect.class_index
         assert index is not None
         images, _ = exam.all_hidden[index]
+        images = images[:_SEARCHED]
         regions = exam.regions(index, images)
         around = regions.surroundings
         everything = exam.hiding(regions, around.all)
@@ -91,7 +96,8 @@ class LeansOnSurroundings(Kind):
                 exam, index, regions, searched.strongest, windows, flips, controls, numbers
             )
         if index in exam.all_swapped:
-            tested = self._by_swapping(exam, index, regions, exam.all_swapped[index], numbers)
+            swapped = exam.all_swapped[index][: len(images)]
+            tested = self._by_swapping(exam, index, regions, swapped, numbers)
             if float(tested.effects.nanmean()) > max(_ALL, float(everything.nanmean())):
                 return tested
         edge = exam.hiding(regions, around.edge)
@@ -173,9 +179,9 @@ class LeansOnSurroundings(Kind):
             where = f", {place}" if place else ""
             return (
                 f"{exam.quoted(index)} leans on something beside it: hiding one window of about "
-                f"{side} by {side} pixels{where} (a median of {pixels(round(distance))} away from "
-                f"it; it and a band of {band} stay untouched) turns {percent(effect)} of its right "
-                f"pixels into something else{elsewhere}."
+                f"{side} by {side} pixels{where} (a median of at least {pixels(distance)} away "
+                f"from it; it and a band of {band} stay untouched) turns {percent(effect)} of its "
+                f"right pixels into something else{elsewhere}."
             )
 
         return Tested(
@@ -381,8 +387,9 @@ def _place(windows: Sequence[Window], size: Sequence[int]) -> str | None:
 
 
 def _distance(regions: Regions, masks: Tensor) -> float:
-    """The median over regions of how near the hidden pixels come, in pixels."""
-    distance = torch.where(masks, regions.surroundings.distance, torch.inf)
-    nearest = distance.flatten(1).amin(dim=1)
+    """The median over regions of how near the hidden pixels come, in pixels, rounded down."""
+    farthest = _REACH * max(masks.shape[1:])
+    distance = regions.surroundings.distance.clamp(max=farthest)
+    nearest = torch.where(masks, distance, torch.inf).flatten(1).amin(dim=1)
     finite = nearest[torch.isfinite(nearest)]
-    return float(finite.median()) if len(finite) else math.nan
+    return math.floor(float(finite.median())) if len(finite) else math.nan

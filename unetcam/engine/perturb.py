@@ -122,11 +122,11 @@ class Observation:
                 [_values(self.request, one, self.logits)[position] for one in batches]
             )
 
-        return _finite(torch.cat(chunked(answer, images, self._each(1), self._memory)))
+        return _finite(torch.cat(chunked(answer, images, self._each(1), self.memory)))
 
     def rows(self) -> int:
         """How many copies of one image a chunk holds."""
-        return max(1, self._memory // self._each(1))
+        return max(1, self.memory // self._each(1))
 
     def replays(
         self, name: str, indices: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]
@@ -193,7 +193,7 @@ class Observation:
 
     def _in_chunks(self, answer: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
         each = self._each(len(self.images))
-        return _finite(torch.cat(chunked(answer, indices, each, self._memory)))
+        return _finite(torch.cat(chunked(answer, indices, each, self.memory)))
 
     def _each(self, images: int) -> int:
         """Bytes that a forward of so many images is taken to hold."""
@@ -201,7 +201,8 @@ class Observation:
         return 4 * width * images * self.images[0, 0].numel() * self.images.element_size()
 
     @property
-    def _memory(self) -> int:
+    def memory(self) -> int:
+        """Bytes that what is done at once may take."""
         return memory_bytes(self.request.memory_budget, self.images.device)
 
 

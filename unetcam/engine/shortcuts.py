@@ -29,7 +29,7 @@ from torch import Tensor
 from unetcam.engine.conv_backward import Branch, Convolution, Plan
 from unetcam.engine.function_mode import FunctionMode
 from unetcam.engine.logits_conv import Head
-from unetcam.engine.tensors import Notes
+from unetcam.engine.tensors import TensorTags
 
 _CONVOLUTIONS = {F.conv2d: 2, F.conv3d: 3}
 _LARGEST_REPETITION = 32
@@ -67,14 +67,14 @@ class Shortcuts(FunctionMode):
     def __init__(self, *, sums_suffice: bool) -> None:
         super().__init__()
         self._sums_suffice = sums_suffice
-        self._cats: Notes[tuple[Tensor, ...]] = Notes()
-        self._summable: Notes[bool] = Notes()
-        self._enlarged: Notes[_Enlarged] = Notes()
-        self._made: Notes[_Made] = Notes()
-        self._plans: Notes[Plan] = Notes()
+        self._cats: TensorTags[tuple[Tensor, ...]] = TensorTags()
+        self._summable: TensorTags[bool] = TensorTags()
+        self._enlarged: TensorTags[_Enlarged] = TensorTags()
+        self._made: TensorTags[_Made] = TensorTags()
+        self._plans: TensorTags[Plan] = TensorTags()
 
     def leaf(self, tensor: Tensor) -> None:
-        """Note what flows on from a leaf: only its gradient's reduction will be asked for."""
+        """Tag what flows on from a leaf: only its gradient's reduction will be asked for."""
         if self._sums_suffice:
             self._summable.put(tensor, True)
 
@@ -95,21 +95,21 @@ class Shortcuts(FunctionMode):
                 return normalised
         result = function(*args, **kwargs)
         if function is torch.cat:
-            self._note_cat(result, *args, **kwargs)
+            self._tag_cat(result, *args, **kwargs)
         elif function in _KEEPS_SUMS and args and isinstance(result, Tensor):
-            self._note_kept(function, result, *args, **kwargs)
+            self._tag_kept(function, result, *args, **kwargs)
         return result
 
     # -- what came of what -------------------------------------------------------------------
 
-    def _note_cat(self, result: Tensor, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> None:
+    def _tag_cat(self, result: Tensor, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> None:
         if result.ndim not in _LAST:
             return
         plain = all(tensor.ndim == result.ndim and tensor.shape[1] for tensor in tensors)
         if plain and dim in (1, 1 - result.ndim):
             self._cats.put(result, tuple(tensors), *tensors)
 
-    def _note_kept(
+    def _tag_kept(
         self,
         func: Callable[..., Any],
         result: Tensor,

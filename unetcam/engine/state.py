@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import Lock, RLock
@@ -51,35 +51,49 @@ def preserved(model: nn.Module, *, frozen: bool = True) -> Iterator[None]:
     ModelError
         For lazy modules that have not seen an input yet.
     """
-    _require_initialised(model)
+    modules = tuple(model.modules())
+    _require_initialised(modules)
     with ExitStack() as stack:
-        for lock in _locks_of(model):
+        for lock in _locks_of(modules):
             stack.enter_context(lock)
-        for save in (_save_flags, _save_random_state):
-            for undo in save(model):
-                stack.callback(undo)
+        stack.callback(_undo_all, _save_flags())
+        stack.callback(_undo_all, _save_random_state(modules))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for save in (_save_buffers, _save_parameters, _save_training, _save_cached):
-            for undo in save(model):
-                stack.callback(undo)
-        for module in model.modules():
-            module.training = False
-        if frozen:
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    _require_gradient(parameter, False)
-        stack.enter_context(_uncompiled(model))
+        _save_buffers(modules, stack)
+        _save_parameters(modules, stack, frozen=frozen)
+        stack.callback(_undo_all, _save_training(modules))
+        if parametrize._cache_enabled:  # weights that are computed inside have no gradient
+            stack.callback(setattr, parametrize, "_cache", parametrize._cache)
+            parametrize._cache = {}
+        for module in modules:
+            if module.training:
+                module.training = False
+        stack.enter_context(_uncompiled(modules))
         yield
 
 
-def _require_initialised(model: nn.Module) -> None:
-    for name, value in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(value):
-            raise ModelError(
-                f"The model has lazy modules, and '{name}' is not initialised yet: run the model "
-                "once, or load its weights, before it is explained."
-            )
+def _require_initialised(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        for name, value in (*module._parameters.items(), *module._buffers.items()):
+            if value is not None and is_lazy(value):
+                raise ModelError(
+                    f"The model has lazy modules, and '{name}' of a {type(module).__name__} is "
+                    "not initialised yet: run the model once, or load its weights, before it is "
+                    "explained."
+                )
+
+
+def _undo_all(undos: Iterable[Undo]) -> None:
+    """Undo everything, also where something can't be undone: the first error flies at the end."""
+    first: BaseException | None = None
+    for undo in undos:
+        try:
+            undo()
+        except Exception as error:  # noqa: PERF203
+            first = first or error
+    if first is not None:
+        raise first
 
 
 # -- threads ---------------------------------------------------------------------------------
@@ -88,9 +102,9 @@ _LOCKS: MutableMapping[nn.Module, Any] = WeakKeyDictionary()
 _ADDING_LOCKS = Lock()
 
 
-def _locks_of(model: nn.Module) -> list[Any]:
+def _locks_of(modules: Iterable[nn.Module]) -> list[Any]:
     """A lock for every module that holds a state, always in the same order."""
-    holding = [module for module in model.modules() if module._parameters or module._buffers]
+    holding = [module for module in modules if module._parameters or module._buffers]
     with _ADDING_LOCKS:
         return [_LOCKS.setdefault(module, RLock()) for module in sorted(holding, key=id)]
 
@@ -98,96 +112,112 @@ def _locks_of(model: nn.Module) -> list[Any]:
 # -- the model -------------------------------------------------------------------------------
 
 
-def _save_training(model: nn.Module) -> Iterator[Undo]:
+def _save_training(modules: Iterable[nn.Module]) -> Iterator[Undo]:
     # One by one: model.train() would wake a BatchNorm that was frozen on purpose.
-    for module in model.modules():
-        yield partial(_set_training, module, module.training)
+    saved = [(module, module.training) for module in modules]
+    return (
+        partial(setattr, module, "training", training)
+        for module, training in saved
+        if module.training != training
+    )
 
 
-def _set_training(module: nn.Module, training: bool) -> None:
-    if module.training != training:
-        module.training = training
-
-
-def _save_parameters(model: nn.Module) -> Iterator[Undo]:
-    copies: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        kept = dict(module._parameters)
-        yield partial(_put_back, module._parameters, kept)
-        for name, parameter in kept.items():
-            if parameter is None:
-                continue
-            yield partial(_put_gradient_back, parameter, parameter.requires_grad, parameter.grad)
-            if parameter.is_inference():
-                copied = copies.get(id(parameter))
-                if copied is None:
-                    copied = nn.Parameter(parameter.clone(), parameter.requires_grad)
-                module._parameters[name] = copies[id(parameter)] = copied
+def _save_parameters(modules: Sequence[nn.Module], stack: ExitStack, *, frozen: bool) -> None:
+    slots = [(module._parameters, dict(module._parameters)) for module in modules]
+    every = {id(p): p for _, kept in slots for p in kept.values() if p is not None}
+    saved = [(p, p.requires_grad, p.grad) for p in every.values()]
+    stack.callback(
+        _undo_all,
+        (
+            partial(_put_gradient_back, *one)
+            for one in saved
+            if one[0].requires_grad != one[1] or one[0].grad is not one[2]
+        ),
+    )
+    stack.callback(_undo_all, (partial(_put_back, *one) for one in slots if _differ(*one)))
+    inference = {key: p for key, p in every.items() if p.is_inference()}
+    copies = {key: nn.Parameter(p.clone(), p.requires_grad) for key, p in inference.items()}
+    for held, kept in slots if copies else ():
+        held.update({name: copies.get(id(p), p) for name, p in kept.items()})
+    for parameter in every.values() if frozen else ():
+        inside = copies.get(id(parameter), parameter)
+        if inside.requires_grad:
+            inside.requires_grad_(False)
 
 
 def _put_gradient_back(parameter: Tensor, required: bool, grad: Tensor | None) -> None:
     if parameter.requires_grad != required:
-        _require_gradient(parameter, required)
+        with torch.inference_mode(parameter.is_inference()):
+            parameter.requires_grad_(required)
     if parameter.grad is not grad:
         parameter.grad = grad
 
 
-def _require_gradient(parameter: Tensor, required: bool) -> None:
-    with torch.inference_mode(parameter.is_inference()):
-        parameter.requires_grad_(required)
+def _differ(held: dict[str, Any], kept: dict[str, Any]) -> bool:
+    return len(held) != len(kept) or any(held.get(name) is not kept[name] for name in kept)
 
 
-def _save_buffers(model: nn.Module) -> Iterator[Undo]:
-    saved: list[tuple[Tensor, Tensor, int | None]] = []
-    seen: set[int] = set()
-    yield partial(_restore, saved)
-    for module in model.modules():
-        kept = dict(module._buffers)
-        yield partial(_put_back, module._buffers, kept)
-        for name, buffer in kept.items():
-            if buffer is None:
-                continue
-            copy = buffer.detach().clone()
-            if buffer.is_inference():
-                module._buffers[name] = copy
-            elif id(buffer) not in seen:
-                seen.add(id(buffer))
-                saved.append((buffer, copy, version_of(buffer)))
-
-
-def _put_back(slots: dict[str, Any], kept: dict[str, Any]) -> None:
+def _put_back(held: dict[str, Any], kept: dict[str, Any]) -> None:
     """Let a module hold the tensors that it held, and no others."""
-    if any(slots.get(name) is not value for name, value in kept.items()) or len(slots) > len(kept):
-        slots.clear()
-        slots.update(kept)
+    held.clear()
+    held.update(kept)
+
+
+def _save_buffers(modules: Sequence[nn.Module], stack: ExitStack) -> None:
+    slots = [(module._buffers, dict(module._buffers)) for module in modules]
+    every = {id(b): b for _, kept in slots for b in kept.values() if b is not None}
+    copies = {key: buffer.detach().clone() for key, buffer in every.items()}
+    saved = [
+        (buffer, copies[key], version_of(buffer))
+        for key, buffer in every.items()
+        if not buffer.is_inference()
+    ]
+    stack.callback(_restore, saved)
+    stack.callback(_undo_all, (partial(_put_back, *one) for one in slots if _differ(*one)))
+    if len(saved) < len(every):
+        for held, kept in slots:
+            held.update(
+                {
+                    name: copies[id(b)] if b is not None and b.is_inference() else b
+                    for name, b in kept.items()
+                }
+            )
 
 
 @torch.no_grad()
-def _restore(saved: list[tuple[Tensor, Tensor, int | None]]) -> None:
-    """Give buffers their values back, where these are others; each device waits once."""
-    compared: dict[torch.device, list[tuple[int, Tensor]]] = {}
-    changed: list[int] = []
+def _restore(saved: Sequence[tuple[Tensor, Tensor, int | None]]) -> None:
+    """Give buffers their values back, where these are others; a GPU waits once."""
+    comparable = [
+        index
+        for index, (buffer, copy, _) in enumerate(saved)
+        if buffer.shape == copy.shape and buffer.layout == torch.strided and not buffer.is_meta
+    ]
+    on_gpu = [index for index in comparable if saved[index][0].is_cuda]
+    alike = dict.fromkeys(comparable, False)
+    if on_gpu:
+        same = torch.stack([(saved[index][0] == saved[index][1]).all() for index in on_gpu])
+        alike.update(zip(on_gpu, same.tolist(), strict=True))
+    changed = []
     for index, (buffer, copy, version) in enumerate(saved):
-        if buffer.shape != copy.shape or buffer.layout != torch.strided or buffer.is_quantized:
-            changed += [index] if buffer.shape != copy.shape or buffer._version != version else []
-        elif buffer.device.type != "meta" and buffer.numel():
-            alike = (buffer == copy) | ((buffer != buffer) & (copy != copy))
-            compared.setdefault(buffer.device, []).append((index, alike.all()))
-    for rows in compared.values():
-        unchanged = torch.stack([alike for _, alike in rows]).tolist()
-        changed += [index for (index, _), same in zip(rows, unchanged, strict=True) if not same]
-    for index in changed:
-        buffer, copy, _ = saved[index]
-        if buffer.shape != copy.shape:
-            buffer.resize_(copy.shape)
-        buffer.copy_(copy)
+        if index not in alike:
+            if buffer.shape != copy.shape or version_of(buffer) != version:
+                changed.append((buffer, copy))
+        elif not alike[index] and not _is_alike(buffer, copy):
+            changed.append((buffer, copy))
+    _undo_all(partial(_fill, *one) for one in changed)
 
 
-def _save_cached(model: nn.Module) -> Iterator[Undo]:
-    """Of ``parametrize.cached()``: weights that are computed inside have no gradient."""
-    if parametrize._cache_enabled:
-        yield partial(setattr, parametrize, "_cache", parametrize._cache)
-        parametrize._cache = {}
+def _is_alike(buffer: Tensor, copy: Tensor) -> bool:
+    if torch.equal(buffer, copy):
+        return True
+    return bool(((buffer == copy) | ((buffer != buffer) & (copy != copy))).all())
+
+
+@torch.no_grad()
+def _fill(buffer: Tensor, copy: Tensor) -> None:
+    if buffer.shape != copy.shape:
+        buffer.resize_(copy.shape)
+    buffer.copy_(copy)
 
 
 # -- what torch.compile made -----------------------------------------------------------------
@@ -197,12 +227,12 @@ _EAGER: dict[str, Any] = {"depth": 0, "stance": None}
 
 
 @contextmanager
-def _uncompiled(model: nn.Module) -> Iterator[None]:
+def _uncompiled(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let compiled code run as it was written: what is compiled calls no new hooks."""
     # A module's own compiled call would run in the place of one that a replay has put there.
     compiled = [
         (module, module.__dict__["_compiled_call_impl"])
-        for module in model.modules()
+        for module in modules
         if module.__dict__.get("_compiled_call_impl") is not None
     ]
     for module, _ in compiled:
@@ -237,24 +267,27 @@ def _eager() -> Iterator[None]:
 # -- what is global --------------------------------------------------------------------------
 
 
-def _save_random_state(model: nn.Module) -> Iterator[Undo]:
-    for device in {p.device for p in model.parameters() if p.device.type == "cuda"}:
-        state = torch.cuda.get_rng_state(device)
-        yield partial(torch.cuda.set_rng_state, state, device)
-    cpu, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
-    yield partial(torch.set_rng_state, cpu)
-    yield partial(random.setstate, python)
-    yield partial(np.random.set_state, numpy)
+def _save_random_state(modules: Iterable[nn.Module]) -> list[Undo]:
+    parameters = (p for module in modules for p in module._parameters.values() if p is not None)
+    devices = {parameter.device for parameter in parameters if parameter.is_cuda}
+    undos: list[Undo] = [
+        partial(torch.set_rng_state, torch.get_rng_state()),
+        partial(random.setstate, random.getstate()),
+        partial(np.random.set_state, np.random.get_state()),  # noqa: NPY002
+    ]
+    return undos + [
+        partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
+        for device in devices
+    ]
 
 
-def _save_flags(model: nn.Module) -> Iterator[Undo]:
+def _save_flags() -> list[Undo]:
     cudnn = torch.backends.cudnn
-    flags = {name: getattr(cudnn, name) for name in _CUDNN_FLAGS}
-    for name, kept in flags.items():
-        yield partial(setattr, cudnn, name, kept)
-    dtype, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
-    yield partial(torch.set_default_dtype, dtype)
-    yield partial(torch.set_float32_matmul_precision, precision)
-    exact = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    yield partial(torch.use_deterministic_algorithms, exact, warn_only=warns)
+    exact = torch.are_deterministic_algorithms_enabled()
+    return [
+        *(partial(setattr, cudnn, name, getattr(cudnn, name)) for name in _CUDNN_FLAGS),
+        partial(torch.set_default_dtype, torch.get_default_dtype()),
+        partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()),
+        partial(torch.use_deterministic_algorithms, exact, warn_only=warns),
+    ]

@@ -1,19 +1,20 @@
-"""Know of a forward's tensors whether anything was made of them yet."""
+"""Which of a forward's tensors something was made of already."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from types import MethodWrapperType
 from typing import Any
 from weakref import ref
 
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from unetcam.engine.function_mode import FunctionMode
 from unetcam.engine.tensors import version_of
 
 
-class TensorUses(FunctionMode):
-    """Inside, notes which tensors were made and not used since.
+class TensorUses(TorchFunctionMode):
+    """Inside, remembers which tensors were made and not used since.
 
     A tensor is used where a function is given it and gives another tensor. What is changed in
     place is as good as made: what was made of it before is not made of what it is now.
@@ -37,28 +38,37 @@ class TensorUses(FunctionMode):
         known = self._unused.get(id(tensor))
         return known is not None and known() is tensor
 
-    def call(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        given = [*_tensors(args), *_tensors(kwargs.values())] if kwargs else [*_tensors(args)]
-        versions = [version_of(tensor) for tensor in given]
-        result = function(*args, **kwargs)
-        made = list(_tensors((result,)))
+        """Every operation of a forward comes through here, and so it is short."""
+        if type(func) is MethodWrapperType:  # a property, as a tensor's shape
+            return func(*args, **(kwargs or {}))
+        first: Any = args[0] if args else None
+        version = version_of(first) if isinstance(first, Tensor) else None
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        made = (result,) if isinstance(result, Tensor) else result
+        if not isinstance(made, (tuple, list)):
+            return result
         for tensor in made:
-            if not any(tensor is one for one in given):
+            # What is handed on untouched is not made anew.
+            if isinstance(tensor, Tensor) and (
+                tensor is not first or version is None or tensor._version != version
+            ):
                 self._unused[id(tensor)] = ref(tensor)
-        for tensor, version in zip(given, versions, strict=True):
-            if version is None or version_of(tensor) != version:
-                self._unused[id(tensor)] = ref(tensor)
-            elif any(one is not tensor for one in made):
-                self._unused.pop(id(tensor), None)
+        self._use(args, made)
+        if kwargs:
+            self._use(kwargs.values(), made)
         return result
 
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """The tensors among values, and in the lists and tuples among them."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
+    def _use(self, values: Iterable[Any], made: Sequence[Any]) -> None:
+        for value in values:
+            if isinstance(value, Tensor):
+                if all(value is not tensor for tensor in made):
+                    self._unused.pop(id(value), None)
+            elif isinstance(value, (tuple, list)):
+                self._use(value, made)

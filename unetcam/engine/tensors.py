@@ -81,21 +81,21 @@ def require_finite(
 T = TypeVar("T")
 
 
-class Notes(Generic[T]):
-    """Notes on tensors that lapse when the tensor, or one it was made of, is changed in place.
+class TensorTags(Generic[T]):
+    """Tags on tensors that lapse when the tensor, or one it was made of, is changed in place.
 
-    A note lives no longer than its tensor.
+    A tag lives no longer than its tensor.
 
     Examples
     --------
     >>> import torch
-    >>> notes, x = Notes[str](), torch.zeros(2)
+    >>> tags, x = TensorTags[str](), torch.zeros(2)
     >>> y = x + 1
-    >>> notes.put(y, "made of x", x)
-    >>> notes.get(y)
+    >>> tags.put(y, "made of x", x)
+    >>> tags.get(y)
     'made of x'
     >>> _ = x.add_(1)
-    >>> notes.get(y) is None
+    >>> tags.get(y) is None
     True
     """
 
@@ -103,16 +103,16 @@ class Notes(Generic[T]):
         self._kept: MutableMapping[Tensor, tuple[T, tuple[Tensor, ...], tuple[int | None, ...]]]
         self._kept = WeakTensorKeyDictionary()
 
-    def put(self, tensor: Tensor, note: T, *sources: Tensor) -> None:
-        """Note something on `tensor`, which was made of `sources`."""
-        self._kept[tensor] = (note, sources, _versions(tensor, *sources))
+    def put(self, tensor: Tensor, tag: T, *sources: Tensor) -> None:
+        """Tag `tensor`, which was made of `sources`."""
+        self._kept[tensor] = (tag, sources, _versions(tensor, *sources))
 
     def get(self, tensor: Tensor) -> T | None:
-        """The note on `tensor`; None without one, or when it has lapsed."""
+        """The tag on `tensor`; None without one, or when it has lapsed."""
         if tensor not in self._kept:
             return None
-        note, sources, versions = self._kept[tensor]
-        return note if versions == _versions(tensor, *sources) else None
+        tag, sources, versions = self._kept[tensor]
+        return tag if versions == _versions(tensor, *sources) else None
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -14,6 +14,8 @@ from unetcam.morphology.distance import default_width, distance_transform
 
 #: How many bands' widths away from an object is far.
 _FAR = 5.0
+#: Distances are told apart up to this share of the longest side.
+_REACH = 0.25
 #: A moved shape that keeps less of its pixels than this is no control.
 _LEAST_KEPT = 0.5
 
@@ -25,7 +27,8 @@ class Surroundings:
     Attributes
     ----------
     distance : Tensor
-        (N, *spatial) float32 in pixels, 0 inside; infinite where there is no region.
+        (N, *spatial) float32 in pixels, 0 inside; infinite farther away than a quarter of the
+        longest side (or ten bands' widths, where that is more).
     band : float
         The spared band's width in pixels.
     """
@@ -52,7 +55,8 @@ class Surroundings:
         width = default_width(size) if band is None else float(band)
         if not width >= 0:
             raise UnetcamError(f"band={band!r} is no width in pixels: give a number of 0 or more.")
-        return cls(distance_transform(spared, spatial_dims=len(size)), width)
+        reach = max(2 * _FAR * width, _REACH * max(size))
+        return cls(distance_transform(spared, spatial_dims=len(size), reach=reach), width)
 
     @property
     def all(self) -> Tensor:
@@ -104,7 +108,7 @@ def moved(hidden: Tensor, surroundings: Surroundings) -> Tensor:
     """
     allowed = surroundings.all & ~hidden
     area = hidden.flatten(1).sum(1).clamp(min=1)
-    distance = torch.nan_to_num(surroundings.distance, posinf=0.0)
+    distance = surroundings.distance.clamp(max=_REACH * max(hidden.shape[1:]))
     mean = _mean_where(distance, hidden)
     best = torch.zeros_like(hidden)
     best_cost = torch.full_like(mean, torch.inf)

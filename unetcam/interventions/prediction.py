@@ -9,14 +9,12 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unetcam.engine.memory import chunked, memory_bytes
-from unetcam.engine.state import preserved
-from unetcam.engine.tensors import at_least_single, plain_images
+from unetcam.engine.tensors import at_least_single
 from unetcam.errors import DataError, ModelError, NumericalError
-from unetcam.models.io import pick_logits
-from unetcam.models.loading import check_supported, unwrapped
+from unetcam.models.loaded_model import LoadedModel
+from unetcam.resizing import interpolated
 
 #: Images (B, C, *spatial) in, logits (B, classes, *spatial) out.
 Predict: TypeAlias = Callable[[Tensor], Tensor]
@@ -130,10 +128,7 @@ class Predictor:
                 "NaN or infinity in the logits of a changed image: check the network, or run "
                 "without half precision."
             )
-        if logits.shape[2:] != images.shape[2:]:
-            mode = "bilinear" if images.ndim == 4 else "trilinear"
-            logits = F.interpolate(logits, size=images.shape[2:], mode=mode, align_corners=False)
-        return logits
+        return interpolated(logits, images.shape[2:])
 
 
 def predictor_of(
@@ -156,7 +151,7 @@ def predictor_of(
     if isinstance(model, Predictor):
         return model
     if isinstance(model, nn.Module):
-        return Predictor(_forward_of(model), head, memory_budget)
+        model = LoadedModel.of(model)
     predict = getattr(model, "logits", model)
     if not callable(predict):
         raise ModelError(
@@ -164,17 +159,6 @@ def predictor_of(
             "or a callable from images to logits."
         )
     return Predictor(predict, head, memory_budget)
-
-
-def _forward_of(model: nn.Module) -> Predict:
-    check_supported(model)
-    module = unwrapped(model)
-
-    def predict(images: Tensor) -> Tensor:
-        with preserved(module), torch.no_grad():
-            return pick_logits(module(plain_images(images)), images)
-
-    return predict
 
 
 def read_classes(logits: Tensor, head: Head = "softmax") -> Prediction:

@@ -21,6 +21,8 @@ COARSEST = 1 / 4
 FINEST = 1 / 10
 #: A window is cut into smaller ones where it flips at least this share of the class.
 REFINED_FROM = 0.1
+#: Of each region so many windows are cut at most: those that flip most.
+_MOST_CUT = 3
 #: A smaller window takes its larger one's place where it keeps this share of its effect.
 _KEPT = 0.7
 #: A window of which less than this share may be hidden is passed over.
@@ -186,9 +188,22 @@ def search(
             done(len(boxes.region))
         levels.append((boxes, effects))
         if level + 1 < len(ladder):
-            again = effects.flips >= refined_from
+            again = _strongest(boxes, effects, len(image)) & (effects.flips >= refined_from)
             boxes = _cut(boxes.chosen(again), side, ladder[level + 1], size)
     return _summed_up(levels, allowed, len(image))
+
+
+def _strongest(boxes: _Boxes, effects: Effects, count: int) -> Tensor:
+    """Which windows are among the few of their region that flip most, (M,) bool."""
+    flips = torch.nan_to_num(effects.flips, nan=-1.0)
+    order = torch.argsort(flips, descending=True, stable=True)
+    order = order[torch.argsort(boxes.region[order], stable=True)]
+    sizes = torch.bincount(boxes.region, minlength=count)
+    first = (sizes.cumsum(0) - sizes)[boxes.region[order]]
+    rank = torch.arange(len(order), device=order.device) - first
+    chosen = torch.zeros_like(flips, dtype=torch.bool)
+    chosen[order] = rank < _MOST_CUT
+    return chosen
 
 
 def _coarsest(size: Sequence[int], side: int, count: int, device: torch.device) -> _Boxes:

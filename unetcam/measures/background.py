@@ -35,7 +35,8 @@ def background_numbers(stats: MapStats) -> dict[str, Tensor]:
 
     # Ignored pixels are 0, and so never hot.
     hot = stats.values > (HOT * stats.peak)[..., None]
-    hot = hot.logical_and_(~stats.part(geometry.inside)).logical_and_(known[..., None])
+    hot &= ~stats.part(geometry.inside)
+    hot &= known[..., None]
     hot_parts = connected_components(hot.reshape(-1, *geometry.spatial))
     shape = known.shape
     area = hot_parts.area.view(shape)

@@ -34,7 +34,8 @@ class MapStats:
         `images` and `targets`. float16 and bfloat16 are widened to float32; float32 and float64
         are kept.
     geometry : Geometry
-        Where the classes lie, of all images and classes.
+        Where the classes lie, of all images and classes; that of one image serves any number of
+        maps of it.
     images, targets : slice
         Which of the geometry's B images and T maps these are.
 
@@ -106,7 +107,8 @@ class MapStats:
         """``(b, t, ZONES, C, REGIONS)`` float64: the mass by zone, true class and prediction."""
         bins = self.geometry.bin_count
         sums = torch.zeros(*self.peak.shape, bins, dtype=torch.float64, device=self.values.device)
-        sums.scatter_add_(2, self.part(self.geometry.bins), self.values.double())
+        index = self.part(self.geometry.bins).expand_as(self.values)
+        sums.scatter_add_(2, index, self.values.double())
         sums = sums.view(*self.peak.shape, ZONES + 1, self.geometry.num_classes + 1, REGIONS)
         return sums[:, :, :-1, :-1]
 
@@ -163,10 +165,14 @@ def by_blocks(
     }
 
 
+def block_values(device: torch.device) -> int:
+    """How many map values are measured at once on a device."""
+    return VALUES_AT_ONCE.get(device.type, VALUES_AT_ONCE_ELSEWHERE)
+
+
 def _blocks(maps: Tensor) -> Iterator[tuple[slice, list[slice]]]:
     batch, count = maps.shape[:2]
-    at_once = VALUES_AT_ONCE.get(maps.device.type, VALUES_AT_ONCE_ELSEWHERE)
-    fit = max(1, at_once // maps[0, 0].numel())
+    fit = max(1, block_values(maps.device) // maps[0, 0].numel())
     images, targets = max(1, fit // count), min(fit, count)
     across = [slice(start, start + targets) for start in range(0, count, targets)]
     for start in range(0, batch, images):

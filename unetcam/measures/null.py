@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from unetcam.errors import MeasureError
 from unetcam.measures.boundary import boundary_numbers
-from unetcam.measures.map_stats import MapStats, by_blocks, where_known
+from unetcam.measures.checks import require_maps
+from unetcam.measures.map_stats import MapStats, block_values, where_known
 from unetcam.measures.regions import FAR, INSIDE, Geometry
 
 NULL_MEASURES = ("truth_energy", "outside_far_share", "boundary_ratio", "effective_area")
@@ -44,36 +47,23 @@ def null_sample(images: int, most: int = NULL_IMAGES) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def null_numbers(
-    draws: Iterable[Tensor],
-    classes: Sequence[int],
-    truth: Tensor,
-    *,
-    num_classes: int,
-    band: float | None = None,
-) -> dict[str, Tensor]:
+def null_numbers(draws: Iterable[Tensor], geometry: Geometry) -> dict[str, Tensor]:
     """The measures of maps whose channels were weighed at random: mean and spread over the draws.
 
     Parameters
     ----------
     draws : iterable of Tensor
-        ``(B, H, W)`` or ``(B, D, H, W)`` maps of one layer, values >= 0, one tensor for each draw
-        of random channel weights; such a map knows nothing of any class.
-    classes : sequence of int
-        The T classes.
-    truth : Tensor
-        ``(B, H, W)`` or ``(B, D, H, W)`` class indices, -1 where ignored, on the same device.
-    num_classes : int
-        The number of classes C.
-    band : float, optional
-        Width of the band in pixels. Default: 2 % of the image diagonal, at least 1.
+        ``(1, H, W)`` or ``(1, D, H, W)`` maps of one image at one layer, values >= 0, one tensor
+        for each draw of random channel weights; such a map knows nothing of any class.
+    geometry : Geometry
+        Where the T classes lie in the image, on the maps' pixels and device; it serves all layers.
 
     Returns
     -------
     dict of str to Tensor
         For each of :data:`NULL_MEASURES` its mean over the draws as ``{name}_null``, and the
         2.5 % and 97.5 % quantiles of the draws as ``{name}_null_low`` and ``{name}_null_high``;
-        each ``(B, T)`` float64. A measure that lies between the two says nothing of the network
+        each ``(1, T)`` float64. A measure that lies between the two says nothing of the network
         that the layer alone would not say. NaN where no draw has the number.
 
     Raises
@@ -86,20 +76,26 @@ def null_numbers(
     >>> import torch
     >>> truth = torch.tensor([[[0, 0, 1, 1]]])
     >>> even = torch.ones(1, 1, 4)
-    >>> null_numbers([even, even], [1], truth, num_classes=2)["truth_energy_null"]
+    >>> geometry = Geometry(truth, [1], num_classes=2)
+    >>> null_numbers([even, even], geometry)["truth_energy_null"]
     tensor([[0.5000]], dtype=torch.float64)
     """
-    geometry = Geometry(truth, classes, num_classes=num_classes, band=band, tolerance=0.0)
-    # One draw after the other: the geometry of T classes serves all of them.
+    # All draws lie side by side with the one image's geometry, as many at once as a block holds.
     shape = (-1, len(geometry.classes), *geometry.spatial)
-    parts = [by_blocks(draw[:, None].expand(shape), geometry, _numbers) for draw in draws]
+    at_once = max(1, block_values(geometry.device) // math.prod(shape[1:]))
+    parts: list[dict[str, Tensor]] = []
+    remaining = iter(draws)
+    while group := list(islice(remaining, at_once)):
+        for draw in group:
+            require_maps(draw[:, None], 1, 1, geometry.spatial)
+        parts.append(_numbers(MapStats(torch.cat(group)[:, None].expand(shape), geometry)))
     if not parts:
         raise MeasureError("There is no draw: give the maps of one set of random weights or more.")
     numbers: dict[str, Tensor] = {}
     for name in NULL_MEASURES:
-        values = torch.stack([part[name] for part in parts])
-        low, high = torch.nanquantile(values, values.new_tensor(_SPREAD), dim=0)
-        numbers[f"{name}_null"] = values.nanmean(0)
+        values = torch.cat([part[name] for part in parts])
+        low, high = torch.nanquantile(values, values.new_tensor(_SPREAD), dim=0, keepdim=True)
+        numbers[f"{name}_null"] = values.nanmean(0, keepdim=True)
         numbers[f"{name}_null_low"], numbers[f"{name}_null_high"] = low, high
     return numbers
 

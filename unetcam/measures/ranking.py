@@ -57,7 +57,8 @@ class Ranking:
         self._values, inside = ordered[:, :count], inside[:, :count]
         self.weights = self._values.double()
         inside = inside * (self._values > 0)
-        self._inside = torch.stack((inside >> 1, inside & 1)).double()
+        self._inside = torch.empty(2, *inside.shape, dtype=torch.float64, device=inside.device)
+        self._inside[0], self._inside[1] = inside >> 1, inside & 1
 
     @cached_property
     def hits(self) -> Tensor:
@@ -72,10 +73,11 @@ class Ranking:
 
     @cached_property
     def _tied(self) -> Tensor:
-        """``(R, P)`` bool: whether the next value is the same, and positive."""
+        """Where the next value is the same, and positive: positions in ``(R, P)``, ascending."""
         tied = torch.zeros_like(self._values, dtype=torch.bool)
         torch.eq(self._values[:, 1:], self._values[:, :-1], out=tied[:, :-1])
-        return tied.logical_and_(self._values > 0)
+        tied &= self._values > 0
+        return nonzero(tied)
 
     def at_least(self, level: Tensor) -> Tensor:
         """How many values of each map are at least ``level`` ``(R, Q)``, which is positive."""
@@ -115,15 +117,14 @@ class Ranking:
         iou.sub_(self.hits)
         torch.div(self.hits, iou, out=iou)
         # Equal values share a cut: it lies behind the last of them.
-        tied = nonzero(self._tied)
-        iou.flatten(1)[:, tied] = 0.0
+        iou.flatten(1)[:, self._tied] = 0.0
         best, where = iou.max(-1)
         return best, self.weights.gather(-1, where.T).T
 
     def precision_gained(self) -> Tensor:
         """Sum over the cuts of the hits gained times the precision there, ``(2, R)`` float64."""
         gained = (self._inside * self.hits) @ self.place.reciprocal()
-        tied = nonzero(self._tied)
+        tied = self._tied
         if len(tied) == 0:
             return gained
         # Among equal values each hit has the precision behind the last of them.

@@ -15,6 +15,7 @@ PAIRS = 50
 """Pairs of maps of different images that set the threshold, as Arun et al. take them."""
 
 _SSIM_WINDOW = 11
+_SSIM_LARGEST = 96
 
 
 def spearman(one: Tensor, other: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ def ssim(one: Tensor, other: Tensor) -> Tensor:
     ----------
     one, other : Tensor
         ``(R, H, W)`` or ``(R, D, H, W)``, floating, values >= 0, on one device. A side below the
-        window of 11 pixels is enlarged to it, by linear interpolation.
+        window of 11 pixels is enlarged to it, by linear interpolation; maps larger than 96 pixels
+        are averaged over squares first, so that the window sees structure and not single pixels.
 
     Returns
     -------
@@ -97,8 +99,13 @@ def _scaled(maps: Tensor) -> Tensor:
     maps = torch.nan_to_num(maps.float())
     peak = maps.flatten(1).amax(1).view(-1, *[1] * (maps.ndim - 1))
     scaled = torch.where(peak > 0, maps / peak, 0.0)[:, None]
-    size = [max(side, _SSIM_WINDOW) for side in maps.shape[1:]]
-    if size == list(maps.shape[1:]):
+    factor = -(-max(maps.shape[1:]) // _SSIM_LARGEST)
+    if factor > 1:
+        kernel = [min(factor, side) for side in maps.shape[1:]]
+        pool = F.avg_pool2d if maps.ndim == 3 else F.avg_pool3d
+        scaled = pool(scaled, kernel, ceil_mode=True, count_include_pad=False)
+    size = [max(side, _SSIM_WINDOW) for side in scaled.shape[2:]]
+    if size == list(scaled.shape[2:]):
         return scaled
     mode = "bilinear" if len(size) == 2 else "trilinear"
     return F.interpolate(scaled, size=size, mode=mode, align_corners=False)

@@ -11,7 +11,7 @@ from unetcam.engine import Collected, Request, observed, preserved
 from unetcam.engine.gates import Gate, watched
 from unetcam.errors import LayerError
 from unetcam.methods.registry import Method, register
-from unetcam.methods.resizing import enlarged, shrunk
+from unetcam.resizing import averaged, interpolated
 
 
 @register
@@ -96,4 +96,4 @@ def _at(maps: Tensor, activation: Tensor) -> Tensor:
     """Maps at the size of a layer."""
     size = activation.shape[2:]
     grows = any(new > old for new, old in zip(size, maps.shape[2:], strict=True))
-    return enlarged(maps, size) if grows else shrunk(maps, size)
+    return interpolated(maps, size) if grows else averaged(maps, size)

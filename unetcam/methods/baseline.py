@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from unetcam.engine.score_gradients import scored_leaf
 from unetcam.methods.components import oriented
 from unetcam.methods.gradient import weighted
 from unetcam.methods.registry import Method, register
-from unetcam.methods.resizing import shrunk
+from unetcam.resizing import averaged
 
 
 @register
@@ -43,19 +44,26 @@ class Random(Method):
 
     def explain(self, request: Request) -> Collected:
         with observed(request) as seen:
-            return seen.collected({name: self.map_of(a) for name, a in seen.activations.items()})
+            maps = {name: _random(a, [self.seed]) for name, a in seen.activations.items()}
+            return seen.collected(maps)
 
-    def map_of(self, activation: Tensor) -> Tensor:
-        """The map (B, 1, *layer_spatial) of an activation (B, channels, *layer_spatial)."""
-        generator = torch.Generator(activation.device).manual_seed(self.seed)
-        drawn = torch.rand(
-            activation.shape[1],
-            generator=generator,
-            device=activation.device,
-            dtype=torch.float32,
+
+def _random(activation: Tensor, seeds: Sequence[int]) -> Tensor:
+    """A map for each seed, (B, seeds, *layer_spatial), of an activation (B, K, *layer_spatial)."""
+    drawn = []
+    for seed in seeds:
+        generator = torch.Generator(activation.device).manual_seed(seed)
+        drawn.append(
+            torch.rand(
+                activation.shape[1],
+                generator=generator,
+                device=activation.device,
+                dtype=torch.float32,
+            )
         )
-        weights = (2 * drawn - 1).to(activation.dtype)
-        return oriented(weighted(activation, weights.expand(len(activation), 1, -1))).relu_()
+    weights = (2 * torch.stack(drawn) - 1).to(activation.dtype)
+    maps = weighted(activation, weights.expand(len(activation), -1, -1))
+    return oriented(maps.flatten(0, 1)).relu_().view_as(maps)
 
 
 @dataclass(frozen=True)
@@ -85,14 +93,10 @@ class RandomDraws(Method):
     asks_why = False
 
     def explain(self, request: Request) -> Collected:
-        drawn = tuple(Random(self.seed + k) for k in range(self.draws))
+        seeds = range(self.seed, self.seed + self.draws)
         with observed(request) as seen:
-            maps = {
-                name: torch.cat([one.map_of(a) for one in drawn], dim=1)
-                for name, a in seen.activations.items()
-            }
-            explained = tuple(_Draw(one.seed) for one in drawn)
-            return Collected(seen.logits, maps, seen.defined, explained)
+            maps = {name: _random(a, seeds) for name, a in seen.activations.items()}
+            return Collected(seen.logits, maps, seen.defined, tuple(_Draw(one) for one in seeds))
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class Edges(Method):
         with observed(request) as seen:
             edges = magnitude(seen.images.to(seen.values.dtype))
             return seen.collected(
-                {name: shrunk(edges, a.shape[2:]) for name, a in seen.activations.items()}
+                {name: averaged(edges, a.shape[2:]) for name, a in seen.activations.items()}
             )
 
 
@@ -170,7 +174,7 @@ class MaskPrior(Method):
             wanted = torch.stack([_positive(one) for one in flat.gradients()], dim=1)
             prior = (_probabilities(logits)[:, None] * wanted).sum(dim=2)  # (B, T, *spatial)
             return seen.collected(
-                {name: shrunk(prior, a.shape[2:]) for name, a in seen.activations.items()}
+                {name: averaged(prior, a.shape[2:]) for name, a in seen.activations.items()}
             )
 
 

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected, Observation, Request, observed
+from unetcam.engine.memory import chunked
 from unetcam.methods.gradient import weighted
 from unetcam.methods.registry import Method, register
-from unetcam.methods.resizing import enlarged, shrunk
+from unetcam.resizing import averaged, interpolated
 
 
 @register
@@ -52,7 +53,7 @@ class ScoreCAM(Method):
         size = seen.images.shape[2:]
 
         def masked(channels: Tensor) -> Tensor:
-            masks = enlarged(activation[:, channels], size).transpose(0, 1)  # (n, B, *spatial)
+            masks = interpolated(activation[:, channels], size).transpose(0, 1)  # (n, B, *spatial)
             low, high = masks.flatten(2).amin(dim=2), masks.flatten(2).amax(dim=2)
             low, span = (one.view(*one.shape, *[1] * len(size)) for one in (low, high - low))
             masks = (masks - low) / torch.where(span > 0, span, torch.ones_like(span))
@@ -167,13 +168,18 @@ class RISE(Method):
             indices = torch.arange(self.samples, device=seen.images.device)
             scores = seen.responses(indices, masked)  # (N, B, T)
             mean = scores.mean(dim=0)
-            for chunk in torch.split(indices, _MASKS_AT_ONCE):
+
+            def add(chunk: Tensor) -> None:
                 masks = self._masks(grids[chunk], offsets[chunk], size).to(total)
-                total += torch.einsum("nbt,n...->bt...", scores[chunk] - mean, masks)
-                coverage += masks.sum(dim=0)
+                weighed = torch.einsum("nbt,n...->bt...", scores[chunk] - mean, masks)
+                seen_in_all = masks.sum(dim=0)
+                total.add_(weighed)  # behind what may run out of memory, and then be done again
+                coverage.add_(seen_in_all)
+
+            chunked(add, indices, 4 * coverage.numel() * coverage.element_size(), seen.memory)
             maps = torch.where(coverage > 0, total / coverage, 0).relu_()
             return seen.collected(
-                {name: shrunk(maps, one.shape[2:]) for name, one in seen.activations.items()}
+                {name: averaged(maps, one.shape[2:]) for name, one in seen.activations.items()}
             )
 
     def _drawn(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,7 +204,3 @@ class RISE(Method):
         return F.grid_sample(
             grids[:, None], scaled, padding_mode="border", align_corners=False
         ).squeeze(1)
-
-
-#: Bounds the memory that the masks take while they are averaged.
-_MASKS_AT_ONCE = 32

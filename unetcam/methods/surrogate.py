@@ -20,7 +20,7 @@ from torch import Tensor
 from unetcam.engine import Collected, Observation, Request, observed
 from unetcam.errors import UnetcamError
 from unetcam.methods.registry import Method, register
-from unetcam.methods.resizing import shrunk
+from unetcam.resizing import averaged
 
 #: Width of LIME's kernel, on cosine distances of which superpixels are there.
 _KERNEL_WIDTH = 0.25
@@ -65,7 +65,7 @@ class _Surrogate(Method):
         with observed(request) as seen:
             maps = torch.stack([self._map(seen, at) for at in range(len(seen.images))])
             return seen.collected(
-                {name: shrunk(maps, one.shape[2:]) for name, one in seen.activations.items()}
+                {name: averaged(maps, one.shape[2:]) for name, one in seen.activations.items()}
             )
 
     def _map(self, seen: Observation, position: int) -> Tensor:

@@ -54,6 +54,7 @@ class Ways:
     def __init__(self, run: Trace, graph: FeatureGraph) -> None:
         self.graph = graph
         self._nodes, self._image, self._calls = run.nodes, run.image, run.calls
+        self._is_no_feature = _weighing_or_answering(run.nodes, run.heads)
         self._origins = self._features_origins()
         #: Up to which node an encoder runs that is a module and hands out several maps; else 0.
         self.encoded = self._encoder_end(run.heads)
@@ -89,10 +90,11 @@ class Ways:
         ]
 
     def is_gate(self, node: int) -> bool:
-        """Context and one-channel maps weigh features, they are none; nor are empty ones."""
+        """Context, and maps of one channel that weigh others, are no features; nor empty ones."""
         if node == self._image:
             return False
-        return self.graph.context[node] or self._nodes[node].channels <= 1
+        one = self._nodes[node].channels <= 1
+        return self.graph.context[node] or (one and self._is_no_feature[node])
 
     # -- ranking -----------------------------------------------------------------------------
 
@@ -176,6 +178,38 @@ class Ways:
             if level and 0 < sum(call.made(up) for up in ups) < len(ups):
                 found.append(call)
         return tuple(found)
+
+
+_PRODUCTS = ("mul", "__mul__", "__rmul__", "__imul__", "multiply", "bmm", "matmul", "__matmul__")
+
+
+#: Operations with weights, or that an untraced one may hide.
+_LEARNED = ("conv", "linear", "matmul", "__matmul__", "einsum", "bmm", "addmm", "opaque")
+
+
+def is_learned(node: Node) -> bool:
+    """Whether an operation puts weights to features."""
+    return node.op.startswith(_LEARNED)
+
+
+def _weighing_or_answering(nodes: tuple[Node, ...], heads: tuple[int, ...]) -> list[bool]:
+    """Whether each map of at most one channel is no feature.
+
+    One that goes, alone, into a product with a map of more channels weighs that; one that is
+    returned, enlarged or otherwise changed without weights, is an answer, as the side outputs
+    that a last convolution fuses.
+    """
+    weighs = [node.channels < 1 for node in nodes]
+    answers = [node.index in heads for node in nodes]
+    for node in reversed(nodes):
+        alone = node.channels <= 1
+        is_weight = weighs[node.index] if alone else node.op.startswith(_PRODUCTS)
+        is_answer = alone and answers[node.index] and not is_learned(node)
+        for before in node.inputs:
+            if nodes[before].channels <= 1:
+                weighs[before] = weighs[before] or is_weight
+                answers[before] = answers[before] or is_answer
+    return [weigh or answer for weigh, answer in zip(weighs, answers, strict=True)]
 
 
 _REDUCED = ("mean", "amax", "std", "var")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
-from unetcam.engine.layout import UnclearError
 from unetcam.errors import ModelError
 
 #: Images, or a model's positional or keyword arguments.
@@ -41,6 +40,7 @@ def image_of(inputs: Inputs) -> Tensor:
     if isinstance(inputs, Tensor):
         return inputs
     several = isinstance(inputs, (tuple, list, Mapping))
+    inputs = plain(inputs)
     fitting = [tensor for tensor in _tensors(inputs) if tensor.ndim in (4, 5)] if several else []
     if not fitting:
         raise ModelError(
@@ -59,8 +59,20 @@ def others_of(inputs: Inputs) -> list[Tensor]:
 
 def changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     """The same inputs with each tensor changed."""
-    result: Inputs = tree_map(lambda x: change(x) if isinstance(x, Tensor) else x, inputs)
+    result: Inputs = tree_map(lambda x: change(x) if isinstance(x, Tensor) else x, plain(inputs))
     return result
+
+
+def plain(inputs: Any) -> Any:
+    """The same inputs with a dict in the place of every other Mapping.
+
+    >>> from collections import UserDict
+    >>> plain(UserDict(image=1))
+    {'image': 1}
+    """
+    if isinstance(inputs, Mapping):
+        return {name: plain(value) for name, value in inputs.items()}
+    return inputs
 
 
 def first_of(inputs: Inputs) -> Inputs:
@@ -75,13 +87,18 @@ def first_of(inputs: Inputs) -> Inputs:
     return changed(inputs, first)
 
 
+def copied(inputs: Inputs) -> Inputs:
+    """The same inputs, each tensor of them a copy."""
+    return changed(inputs, lambda tensor: tensor.as_subclass(Tensor).clone())
+
+
 class Bound(nn.Module):
     """A model whose inputs are given but for the image."""
 
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         super().__init__()
         self.model = model
-        self._inputs, self._image = inputs, image_of(inputs)
+        self._inputs, self._image = plain(inputs), image_of(inputs)
 
     def forward(self, image: Tensor) -> Any:
         # The model may change what it is given, and is given the same inputs again.
@@ -151,108 +168,4 @@ def check_images(model: nn.Module, images: Tensor) -> None:
 
 
 def _tensors(inputs: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
-
-
-#: Picks the logits (B, C, *spatial) from whatever a model returns.
-Output = Callable[[Any], Tensor]
-
-
-def pick_logits(returned: Any, images: Tensor, choice: int | None = 0) -> Tensor:
-    """The logits among what a model returned for `images`.
-
-    A tensor is taken as it is. Of a tuple, a list, a dict or an output object, the tensor with as
-    many dimensions as the images and the most pixels is taken: under deep supervision that is the
-    full-resolution head. Where there are only scores (B, C), as a classifier gives them, they are
-    a map of one pixel.
-
-    Parameters
-    ----------
-    returned : Any
-        What the model returned.
-    images : Tensor
-        (B, C, *spatial), what the model was given.
-    choice : int, optional
-        Which one to take where several are as large, as a traced run tells; see
-        :class:`~unetcam.models.layers.LayerTable`. None takes none.
-
-    Returns
-    -------
-    Tensor
-        (B, C, *spatial).
-
-    Raises
-    ------
-    ModelError
-        When there is no such tensor.
-    UnclearError
-        When there are several, and no choice.
-
-    Examples
-    --------
-    >>> import torch
-    >>> images, small = torch.zeros(2, 1, 8, 8), torch.zeros(2, 3, 4, 4)
-    >>> pick_logits({"aux": small, "out": torch.zeros(2, 3, 8, 8)}, images).shape
-    torch.Size([2, 3, 8, 8])
-    >>> pick_logits(torch.zeros(2, 10), images).shape
-    torch.Size([2, 10, 1, 1])
-    """
-    heads = pick_heads(returned, images)
-    if choice is None and len(heads) > 1:
-        raise UnclearError
-    return heads[choice or 0]
-
-
-def pick_heads(returned: Any, images: Tensor) -> list[Tensor]:
-    """The tensors that can be the logits: the largest maps, or else what scores there are."""
-    tensors = list(_returned_tensors(returned))
-    maps = [tensor for tensor in tensors if is_map(tensor, images)]
-    most = max((tensor[0, 0].numel() for tensor in maps), default=0)
-    heads = [tensor for tensor in maps if tensor[0, 0].numel() == most]
-    scores = [tensor for tensor in tensors if is_scores(tensor, images)]
-    if not heads and not scores:
-        raise ModelError(
-            f"The model returned {_described(returned)}, which is no segmentation map "
-            f"(B, C, *spatial) for images of shape {tuple(images.shape)}: pass "
-            "output=callable to pick the logits from what it returns."
-        )
-    return heads or [one_pixel(tensor, images) for tensor in scores]
-
-
-def is_scores(tensor: Tensor, images: Tensor) -> bool:
-    """Whether a tensor can be a classifier's scores (B, C)."""
-    shaped = tensor.ndim == 2 and tensor.is_floating_point() and tensor[:1].numel() > 0
-    return shaped and tensor.shape[0] == images.shape[0]
-
-
-def one_pixel(scores: Tensor, images: Tensor) -> Tensor:
-    """Scores (B, C) as a map of one pixel, (B, C, 1, 1) or (B, C, 1, 1, 1)."""
-    return scores.view(*scores.shape, *[1] * (images.ndim - 2))
-
-
-def is_map(tensor: Tensor, images: Tensor) -> bool:
-    """Whether a tensor can be the logits of `images`."""
-    return (
-        tensor.ndim == images.ndim
-        and tensor.is_floating_point()
-        and tensor.shape[0] == images.shape[0]
-        and tensor[:1].numel() > 0
-    )
-
-
-def _returned_tensors(returned: Any) -> Iterator[Tensor]:
-    if isinstance(returned, Tensor):
-        yield returned
-    elif isinstance(returned, Mapping):
-        for value in returned.values():
-            yield from _returned_tensors(value)
-    elif isinstance(returned, (tuple, list)):
-        for value in returned:
-            yield from _returned_tensors(value)
-
-
-def _described(returned: Any) -> str:
-    if isinstance(returned, Tensor):
-        return f"a tensor of shape {tuple(returned.shape)} and type {returned.dtype}"
-    shapes = [tuple(tensor.shape) for tensor in _returned_tensors(returned)]
-    return f"a {type(returned).__name__} with tensors of shapes {shapes}"
+    return [leaf for leaf in tree_leaves(plain(inputs)) if isinstance(leaf, Tensor)]

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
 from unetcam.engine.request import TapPoint
-from unetcam.errors import LayerError
-from unetcam.models.io import Inputs, Output, image_of
+from unetcam.errors import LayerError, nearest
 from unetcam.models.layers import LayerTable
-from unetcam.models.topology import table_of
-from unetcam.models.tracing import Call, Trace, trace
-
-#: Which of the decoder's layers, deepest first, are explained if none is named.
-Choose = Callable[[tuple[str, ...]], tuple[str, ...]]
+from unetcam.models.look import Look
+from unetcam.models.tracing import Call, Trace
 
 _WRAPPERS = ("module.", "_orig_mod.")
-#: By model, the layers that a traced run has shown to give maps, with their modules: a later
-#: UNetCAM of the same model need not run it to be told again.
-_GIVING_MAPS: MutableMapping[nn.Module, dict[str, ref[nn.Module]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,7 @@ class Address:
     part: str | None = None
 
 
-def addresses(model: nn.Module, layers: Sequence[str | nn.Module]) -> tuple[Address, ...]:
+def addresses(model: nn.Module, layers: Iterable[str | nn.Module]) -> tuple[Address, ...]:
     """The layers that are meant, in the given order.
 
     Parameters
@@ -72,19 +63,27 @@ def addresses(model: nn.Module, layers: Sequence[str | nn.Module]) -> tuple[Addr
     names = {id(module): name for name, module in modules.items()}
     if isinstance(layers, (str, nn.Module)):
         layers = [layers]
+    if not isinstance(layers, Iterable):
+        raise LayerError(
+            f"layers={layers!r} is no layer: give names or modules of the model, or None for the "
+            "decoder's (find_layers lists them).",
+            option="layers",
+        )
+    layers = list(layers)
     if not layers:
         raise LayerError("layers=[] leaves nothing to explain: name a layer, or pass None.")
     found: dict[str, Address] = {}
     for layer in layers:
         name = layer if isinstance(layer, str) else names.get(id(layer))
         if name is None:
+            what = "The module " if isinstance(layer, nn.Module) else "A "
             raise LayerError(
-                f"The module {type(layer).__name__} given as a layer is no part of the model: "
+                f"{what}{type(layer).__name__} given as a layer is no part of the model: "
                 "pass one of model.modules(), or its name."
             )
         address = _parsed(name, modules)
         if address is None:
-            near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
+            near = nearest(name, modules, count=3, cutoff=0.5)
             listed = " or ".join(f"'{candidate}'" for candidate in near)
             hint = f"did you mean {listed}?" if near else "find_layers lists the layers."
             raise LayerError(f"The model has no layer '{name}': {hint}")
@@ -104,97 +103,30 @@ def _parsed(name: str, modules: dict[str, nn.Module]) -> Address | None:
     return Address(name, matched[1], int(matched[2]) - 1 if matched[2] else None, matched[3])
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What one traced run of a model tells about the layers that are explained.
-
-    Attributes
-    ----------
-    points : dict of str to TapPoint
-        Where each layer is tapped, by its name, in the order of the maps.
-    output : int, optional
-        Which of several heads the logits are; see :func:`~unetcam.models.io.pick_logits`.
-        None where no run was traced.
-    size : tuple of int
-        The image's spatial size.
-    """
-
-    points: dict[str, TapPoint]
-    output: int | None
-    size: tuple[int, ...]
-
-    def fits(self, inputs: Inputs) -> bool:
-        """Whether it holds for other inputs too: a grid of tokens is that of one size."""
-        sized = any(
-            point.size is not None or (point.layout is not None and point.layout.flat)
-            for point in self.points.values()
-        )
-        return not sized or tuple(image_of(inputs).shape[2:]) == self.size
-
-
-def presumed(model: nn.Module, wanted: Sequence[Address], inputs: Inputs) -> Seen | None:
-    """What holds of layers that are maps, as most are; None where a run has to be traced.
-
-    A layer that may be no map raises :class:`~unetcam.engine.layout.UnclearError` when it runs.
-    """
-    if any(address.run is not None or address.part for address in wanted):
-        return None
-    size = tuple(image_of(inputs).shape[2:])
-    modules = {address.name: model.get_submodule(address.module) for address in wanted}
-    known = _GIVING_MAPS.get(model, {})
-    points = {
-        name: TapPoint(module, size=None if name in known and known[name]() is module else size)
-        for name, module in modules.items()
-    }
-    return Seen(points, None, size)
-
-
-def see(
-    model: nn.Module,
-    wanted: Sequence[Address] | None,
-    inputs: Inputs,
-    output: Output | None,
-    choose: Choose = lambda layers: layers,
-) -> Seen:
-    """Run the model once and see where each of the layers is tapped.
+def tap_points(model: nn.Module, wanted: Sequence[Address], look: Look) -> dict[str, TapPoint]:
+    """Where each of some layers is tapped, by its name.
 
     Parameters
     ----------
     model : nn.Module
-        Left as found.
-    wanted : sequence of Address or None
-        None: the decoder's layers, as many as `choose` takes.
-    inputs : Tensor, tuple or dict
-    output : callable or None
-        Picks the logits from what the model returns.
-    choose : callable
+    wanted : sequence of Address
+    look : Look
+        What a traced run of the model showed.
 
     Raises
     ------
     LayerError
-        For a run or a part that a layer doesn't have, for tokens whose pixels can't be told, and
-        where no decoder layer is found.
+        For a run or a part that a layer doesn't have, and for tokens whose pixels can't be told.
     """
-    run = trace(model, inputs, output)
-    needed = wanted is None or len(run.heads) > 1 or any(address.part for address in wanted)
-    table = table_of(run) if needed else LayerTable([])
-    if wanted is None:
-        if not table.decoder:
-            raise LayerError(
-                "No decoder layer was found in the model: name the layers yourself with "
-                "layers=[...] (model.named_modules() lists them)."
-            )
-        wanted = addresses(model, choose(table.decoder))
     runs: dict[str, list[Call]] = {}
-    for call in sorted(run.calls, key=lambda call: call.start):
+    for call in sorted(look.run.calls, key=lambda call: call.start):
         runs.setdefault(call.name, []).append(call)
-    points = {
-        address.name: _entering(model, address, table)
+    return {
+        address.name: _entering(model, address, look.table)
         if address.part
-        else _given(model, address, runs.get(address.module, []), run)
+        else _given(model, address, runs.get(address.module, []), look.run)
         for address in wanted
     }
-    return Seen(points, table.output, tuple(image_of(inputs).shape[2:]))
 
 
 def _entering(model: nn.Module, address: Address, table: LayerTable) -> TapPoint:
@@ -228,6 +160,4 @@ def _given(model: nn.Module, address: Address, runs: Sequence[Call], run: Trace)
             "which the pixels are not in the order of a map: choose a layer before or behind it, "
             "where it is put together again (find_layers lists them)."
         )
-    if is_map and node.layout is not None:
-        _GIVING_MAPS.setdefault(model, {})[address.name] = ref(point.module)
     return point if is_map else replace(point, layout=node.layout)

@@ -71,8 +71,9 @@ class LayerTable(Sequence[LayerInfo]):
     parts : Mapping of str to Part
         By names such as ``"up1:skip"``, where each stage's skips and its upsampling path enter.
     output : int
-        Which of several heads of one size the logits are; see
-        :func:`~unetcam.models.io.pick_logits`.
+        Which of the network's outputs that can be the logits they are.
+    rivals : tuple of int
+        The outputs among which it was chosen by the layers that lead to them.
 
     Examples
     --------
@@ -89,10 +90,12 @@ class LayerTable(Sequence[LayerInfo]):
         layers: Sequence[LayerInfo],
         parts: Mapping[str, Part] | None = None,
         output: int = 0,
+        rivals: Sequence[int] = (),
     ) -> None:
         self._layers = tuple(layers)
         self.parts = dict(parts or {})
         self.output = output
+        self.rivals = tuple(rivals)
 
     @property
     def decoder(self) -> tuple[str, ...]:

@@ -1,186 +1,429 @@
-"""A model as it is explained: where its layers are, how it is run, what of its output counts."""
+"""A network together with everything that one look at it showed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from unetcam.engine import Collected, Request
-from unetcam.engine.channel_derivatives import ChannelDerivatives, channel_derivatives
-from unetcam.engine.layout import UnclearError
-from unetcam.engine.memory import memory_bytes
-from unetcam.engine.request import Scoring, TapPoint
-from unetcam.errors import ModelError
-from unetcam.methods import Method
-from unetcam.models.io import (
-    Inputs,
-    Output,
-    bound,
-    detached,
-    image_of,
-    is_map,
-    is_scores,
-    one_pixel,
-    pick_logits,
-)
-from unetcam.models.layer_names import Choose, Seen, addresses, presumed, see
-from unetcam.models.loading import check_supported, unwrapped
+from unetcam.engine.request import TapPoint
+from unetcam.engine.state import preserved
+from unetcam.engine.tensors import at_least_single, plain_images
+from unetcam.errors import LayerError, ModelError, reason
+from unetcam.models.activations import BeforeActivation, OutputKind, undone_by_value
+from unetcam.models.io import Inputs, bound, check_images, detached, image_of
+from unetcam.models.layer_names import Address, addresses, tap_points
+from unetcam.models.layers import LayerTable
+from unetcam.models.look import Look
+from unetcam.models.outputs import LayoutOf, Output, OutputMap, output_maps
+from unetcam.models.tracing import trace
+from unetcam.models.wrappers import check_supported, unwrapped
 
-#: What torch says when a model calls ``view`` on a map whose channels are last in memory.
-_VIEW_REFUSED = "view size is not compatible"
-
-T = TypeVar("T")
+#: Of networks whose layers hold tokens, the traces of the last so many image sizes are kept.
+_KEPT = 8
 
 
-class Network:
-    """A model, its layers, and what is known of it from runs before.
+class LoadedModel:
+    """A network, out of what wraps it, and what one traced run of it showed.
 
-    Parameters
-    ----------
-    model : nn.Module
-    layers : sequence of str or nn.Module, or None
-        None: those that `choose` takes of the decoder's.
-    choose : callable
-        Which of the decoder's layers, deepest first, are explained if none is named.
-    output, shortcuts, memory_budget
-        See :class:`~unetcam.UNetCAM`.
+    It is made once, by :func:`unetcam.load` or :meth:`of`, and taken by everything that takes a
+    network. The run is traced when it is first needed, kept on this object, and not made again.
 
     Attributes
     ----------
-    model : nn.Module
-        Out of its wrappers.
+    module : nn.Module
+        Out of ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``'s wrapper.
+    output : callable or None
+        Picks the logits from what the module returns; None: they are found by the trace.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = nn.Sequential(
+    ...     nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Upsample(scale_factor=2),
+    ...     nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 2, 1))
+    >>> loaded = LoadedModel.of(network, torch.zeros(1, 1, 8, 8))
+    >>> loaded.table.decoder, loaded.classes, loaded.channels, loaded.dims, loaded.stride
+    (('2',), 2, 1, 2, 2)
+    >>> loaded.logits(torch.zeros(3, 1, 8, 8)).shape
+    torch.Size([3, 2, 8, 8])
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: Sequence[str | nn.Module] | None,
-        choose: Choose,
-        output: Output | None,
-        *,
-        shortcuts: bool,
-        memory_budget: int | float | None,
-    ) -> None:
-        check_supported(model)
-        memory_bytes(memory_budget, torch.device("cpu"))
-        self.model = unwrapped(model)
-        self._chosen = None if layers is None else addresses(self.model, layers)
-        self._choose, self._output = choose, output
-        self._shortcuts, self._memory_budget = shortcuts, memory_budget
-        self._takes_channels_last = True
-        self._seen: Seen | None = None
-
-    @property
-    def device(self) -> torch.device | None:
-        """Where the model's parameters are; None without any."""
-        return next((parameter.device for parameter in self.model.parameters()), None)
-
-    @property
-    def layers(self) -> tuple[str, ...] | None:
-        """The layers' names in the order of the maps; None while they are not known."""
-        if self._chosen is not None:
-            return tuple(address.name for address in self._chosen)
-        return None if self._seen is None else tuple(self._seen.points)
-
-    def points(self, inputs: Inputs) -> Mapping[str, TapPoint]:
-        """Where each layer is tapped, by its name."""
-        if self._seen is None or not self._seen.fits(inputs):
-            presumption = self._chosen and presumed(self.model, self._chosen, inputs)
-            self._seen = presumption or self._see(inputs)
-        return self._seen.points
-
-    def explain(
-        self,
-        inputs: Inputs,
-        score: Scoring,
-        method: Method,
-        *,
-        create_graph: bool = False,
-    ) -> Collected:
-        """Explain images by a method."""
-        images = image_of(inputs)
-        model = bound(self.model, detached(inputs))
-
-        def output(returned: Any, images: Tensor = images) -> Tensor:
-            return self._logits(returned, images)
-
-        def explained(*, channels_last: bool) -> Collected:
-            request = Request(
-                model,
-                images,
-                self.points(inputs),
-                score,
-                output,
-                shortcuts=self._shortcuts,
-                channels_last=channels_last,
-                memory_budget=self._memory_budget,
-                create_graph=create_graph,
+    def __init__(self, module: nn.Module, *, output: Output | None = None) -> None:
+        check_supported(module)
+        if output is not None and not callable(output):
+            raise ModelError(
+                f"output={output!r} is no function: pass one that picks the logits from what the "
+                "model returns, as output=lambda returned: returned['out']."
             )
-            return method.explain(request)
+        self.module = unwrapped(module)
+        self.output = output
+        self._looks: OrderedDict[tuple[int, ...], Look] = OrderedDict()
 
-        def explained_as_taken() -> Collected:
-            channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
-            try:
-                return explained(channels_last=channels_last)
-            except RuntimeError as error:
-                if not channels_last or _VIEW_REFUSED not in str(error):
-                    raise
-                self._takes_channels_last = False
-                return explained(channels_last=False)
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module | LoadedModel,
+        example: Inputs | None = None,
+        *,
+        output: Output | None = None,
+    ) -> LoadedModel:
+        """The loaded model of a network; one that is loaded already is itself.
 
-        return self._clearly(inputs, explained_as_taken)
+        Parameters
+        ----------
+        model : nn.Module or LoadedModel
+            Left as found.
+        example : Tensor, tuple or dict, optional
+            Images (B, C, *spatial) to look at it with at once; see :func:`find_layers`.
+        output : callable, optional
+            Picks the logits from what the model returns.
 
-    def channel_derivatives(
-        self, images: Tensor, layer: str | None, memory_budget: int | float | None
-    ) -> tuple[str, ChannelDerivatives]:
-        """A layer's name, the last by default, and what its channels' shifts do to the logits."""
-        wanted = list(self.points(images))[-1] if layer is None else layer
-        (address,) = addresses(self.model, [wanted])
-        name = address.name
-        seen = presumed(self.model, [address], images)
-        if seen is None or seen.points[name].size is not None:
-            seen = see(self.model, [address], images, self._output)
-        module = seen.points[name].whole(name)
-        budget = self._memory_budget if memory_budget is None else memory_budget
-        return name, self._clearly(
-            images,
-            lambda: channel_derivatives(
-                self.model,
-                images,
-                name,
-                module,
-                lambda returned: self._logits(returned, images),
-                memory=memory_bytes(budget, images.device),
-            ),
+        Raises
+        ------
+        ModelError
+            For what is no network, one of a kind that can't be hooked, and one that fails on the
+            example.
+        """
+        if isinstance(model, LoadedModel):
+            loaded = model if output is None else cls(model.module, output=output)
+        else:
+            loaded = cls(model, output=output)
+        if example is not None:
+            loaded.look(example)
+        return loaded
+
+    def __repr__(self) -> str:
+        name = type(self.module).__name__
+        if not self._looks:
+            return f"LoadedModel({name}, not looked at yet)"
+        return f"LoadedModel({name}, {self.channels} channels, {self.classes} classes)"
+
+    # -- what is known -----------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are; without any, where the images were that it was shown."""
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            return tensor.device
+        return self._first.device if self._looks else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its images: that of the first parameter of real numbers."""
+        kinds = (parameter.dtype for parameter in self.module.parameters())
+        return next((kind for kind in kinds if kind.is_floating_point), torch.float32)
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether a traced run is known."""
+        return bool(self._looks)
+
+    @property
+    def table(self) -> LayerTable:
+        """Its layers, from the image to the logits."""
+        return self._first.table
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images that it was looked at with."""
+        return self._first.channels
+
+    @property
+    def dims(self) -> Literal[2, 3]:
+        """2 for a network of images, 3 for one of volumes."""
+        return 3 if len(self._first.size) == 3 else 2
+
+    @property
+    def classes(self) -> int:
+        """How many classes its logits have: two where there is one channel."""
+        channels = self._first.output.channels
+        return 2 if channels == 1 else channels
+
+    @property
+    def output_kind(self) -> OutputKind:
+        """Whether it returns logits, or what a softmax or sigmoid at its end makes of them.
+
+        What is explained, and what :meth:`logits` gives, are the logits either way.
+        """
+        return self._first.kind
+
+    @property
+    def output_sentence(self) -> str | None:
+        """What a person is told of a network that returns no logits; None of one that does."""
+        return self._first.kind_sentence
+
+    @property
+    def head(self) -> Literal["softmax", "sigmoid"]:
+        """Whether its classes exclude one another: not where several channels end in sigmoids."""
+        several = self._first.output.channels > 1
+        return "sigmoid" if several and self.output_kind == "sigmoid" else "softmax"
+
+    @property
+    def stride(self) -> int:
+        """The largest stride of its layers: what an image's sides must be multiples of."""
+        return max((layer.stride for layer in self.table), default=1)
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many images it takes at once, where it insists; otherwise None."""
+        return self._first.run.batch_size
+
+    @property
+    def _first(self) -> Look:
+        for look in self._looks.values():
+            return look
+        raise LayerError(
+            "The model hasn't been looked at yet: give LoadedModel.of an example, or explain an "
+            "image first."
         )
 
-    # -- inside ------------------------------------------------------------------------------
+    # -- looking -----------------------------------------------------------------------------
 
-    def _see(self, inputs: Inputs) -> Seen:
-        return see(self.model, self._chosen, inputs, self._output, self._choose)
+    def look(self, inputs: Inputs, *, anew: bool = False) -> Look:
+        """What a traced run shows; one that was made before, unless it is to be made anew.
 
-    def _clearly(self, inputs: Inputs, run: Callable[[], T]) -> T:
-        """What a run gives, after a traced one where something can't be told without."""
-        with suppress(UnclearError):
-            return run()
-        self._seen = self._see(inputs)
-        return run()
+        Parameters
+        ----------
+        inputs : Tensor, tuple or dict
+            Images (B, C, *spatial), or the arguments of a network of several inputs.
+        anew : bool
+            Whether the run must be one of images of this size.
+        """
+        image = image_of(inputs)
+        check_images(self.module, image)
+        key = tuple(image.shape[1:])
+        if key in self._looks:
+            return self._looks[key]
+        if not anew:
+            for look in self._looks.values():
+                if look.channels == image.shape[1] and len(look.size) == image.ndim - 2:
+                    return look
+        look = self._traced(inputs)
+        if len(self._looks) > _KEPT:
+            oldest_but_first = list(self._looks)[1]
+            del self._looks[oldest_but_first]
+        self._looks[key] = look
+        return look
 
-    def _logits(self, returned: Any, images: Tensor) -> Tensor:
-        if self._output is None:
-            choice = self._seen.output if self._seen is not None else None
-            return pick_logits(returned, images, choice)
-        logits = self._output(returned)
-        if isinstance(logits, Tensor) and is_scores(logits, images):
-            return one_pixel(logits, images)
-        if not isinstance(logits, Tensor) or not is_map(logits, images):
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(
-                f"output= gave {shape}, which is no segmentation map (B, C, *spatial) for images "
-                f"of shape {tuple(images.shape)}: return the logits."
+    def _traced(self, inputs: Inputs) -> Look:
+        try:
+            look = Look(trace(self.module, inputs, self._picked, self._outputs), inputs)
+        except (ModelError, LayerError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise self.failure(inputs, error) from error
+        if not self._looks:
+            self._warn_of(look)
+        return look
+
+    def _warn_of(self, look: Look) -> None:
+        if look.rivals and self.output is None:
+            others = ", ".join(str(rival.channels) for rival in look.rivals)
+            warnings.warn(
+                "The model returns several maps of one size, and the one of "
+                f"{look.output.channels} channels is taken for the logits (the others have "
+                f"{others}): pass output= to say which they are.",
+                stacklevel=2,
             )
-        return logits
+        if look.kind == "sigmoid" and look.output.channels > 1 and look.kind_sentence:
+            warnings.warn(look.kind_sentence, stacklevel=2)
+
+    def failure(self, inputs: Inputs, error: Exception) -> ModelError:
+        """The error of a forward that fails on some images, in one sentence."""
+        shape = tuple(image_of(inputs).shape)
+        channels = _channels_taken(self.module)
+        if channels is not None and channels != shape[1]:
+            last = " (the channels seem to come last)" if shape[-1] == channels else ""
+            return ModelError(
+                f"The model's first convolution takes images of {channels} channels, and these, "
+                f"of shape {shape}, have {shape[1]}{last}: give images (B, C, *spatial) as in "
+                "training, with channels= where the model is loaded.",
+                option="channels",
+            )
+        if any(parameter.is_meta for parameter in self.module.parameters()):
+            return ModelError(
+                "The model's weights are placeholders on the meta device, which hold no values "
+                f"({reason(error)}): load the weights before it is explained."
+            )
+        return ModelError(
+            f"The model's forward fails on images of shape {shape} ({reason(error)}): give what "
+            "it takes, with channels= and size= where the model is loaded.",
+            option=("channels", "size"),
+        )
+
+    def tap_points(self, wanted: Sequence[Address], inputs: Inputs) -> dict[str, TapPoint]:
+        """Where each of the layers is tapped, by its name.
+
+        Raises
+        ------
+        LayerError
+            For a run or a part that a layer doesn't have, and for tokens whose pixels can't be
+            told.
+        """
+        look = self.look(inputs)
+        points = tap_points(self.module, wanted, look)
+        tokens = any(p.layout is not None and p.layout.flat for p in points.values())
+        if tokens and look.size != tuple(image_of(inputs).shape[2:]):
+            points = tap_points(self.module, wanted, self.look(inputs, anew=True))
+        return points
+
+    def addresses(self, layers: Sequence[str | nn.Module]) -> tuple[Address, ...]:
+        """The layers that are meant, in the given order; see :mod:`~unetcam.models.layer_names`."""
+        return addresses(self.module, layers)
+
+    # -- running -----------------------------------------------------------------------------
+
+    def logits(self, images: Inputs) -> Tensor:
+        """The logits of images, in a plain forward without a graph.
+
+        Parameters
+        ----------
+        images : Tensor, tuple or dict
+            (B, C, *spatial), floating point, on the model's device.
+
+        Returns
+        -------
+        Tensor
+            (B, classes or 1, *spatial), in at least single precision; of a network that ends in a
+            softmax or sigmoid what enters it. The model is evaluated and left as found, and the
+            images are not changed.
+
+        Raises
+        ------
+        ModelError
+            For images that the model can't be given.
+        """
+        self.look(images)
+        image = plain_images(image_of(images)).clone()
+        run, pick = self.forward_of(images)
+        with preserved(self.module), torch.no_grad():
+            try:
+                returned = run(image)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                raise self.failure(images, error) from error
+            return at_least_single(pick(returned, image))
+
+    def forward_of(self, inputs: Inputs) -> tuple[nn.Module, Callable[[Any, Tensor], Tensor]]:
+        """What maps images alone to what the network returns, and what picks the logits from it.
+
+        Parameters
+        ----------
+        inputs : Tensor, tuple or dict
+            The images, beside whatever else the network takes.
+        """
+        run = bound(self.module, detached(inputs))
+        if self.look(inputs).kind == "logits":
+            return run, self._pick
+        return _Undone(run, self), lambda logits, images: logits
+
+    def _pick(self, returned: Any, images: Tensor) -> Tensor:
+        """The output (B, C, *spatial) that counts, as the module returned it for `images`."""
+        look = self.look(images)
+        if look.output.form == "tokens":
+            look = self.look(images, anew=True)
+        return look.output.read(self._picked(returned), images)
+
+    def _undone(self, before: BeforeActivation, returned: Any, images: Tensor) -> Tensor:
+        output = self._pick(returned, images)
+        logits = before.of(output)
+        return undone_by_value(output, self.output_kind) if logits is None else logits
+
+    def _outputs(self, returned: Any, images: Tensor, layout_of: LayoutOf) -> list[OutputMap]:
+        try:
+            if self.output is None or isinstance(returned, Tensor):
+                return output_maps(returned, images, layout_of)
+        except ModelError as error:
+            if self.output is None:
+                raise
+            cause: ModelError | None = error
+        else:
+            cause = None
+        shape = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
+        raise ModelError(
+            f"output= gave {shape}, which is no segmentation map (B, C, *spatial) for images of "
+            f"shape {tuple(images.shape)}: return the logits."
+        ) from cause
+
+    def _picked(self, returned: Any) -> Any:
+        if self.output is None:
+            return returned
+        try:
+            return self.output(returned)
+        except (LookupError, AttributeError, TypeError) as error:
+            raise ModelError(
+                f"output= can't pick the logits from the {type(returned).__name__} that the model "
+                f"returns ({reason(error)}): pass a function that does."
+            ) from error
+
+
+class _Undone(nn.Module):
+    """A network without the softmax or sigmoid at its end: images to logits."""
+
+    def __init__(self, model: nn.Module, loaded: LoadedModel) -> None:
+        super().__init__()
+        self.model = model
+        self._loaded = loaded
+
+    def forward(self, images: Tensor) -> Tensor:
+        with BeforeActivation() as before:
+            return self._loaded._undone(before, self.model(images), images)
+
+
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
+
+def _channels_taken(module: nn.Module) -> int | None:
+    """Channels that the first convolution takes; None without one."""
+    first = next((one for one in module.modules() if isinstance(one, _CONVOLUTIONS)), None)
+    return None if first is None else first.in_channels
+
+
+def find_layers(
+    model: nn.Module | LoadedModel, example: Inputs, *, output: Output | None = None
+) -> LayerTable:
+    """The layers of a segmentation network, stage by stage.
+
+    Parameters
+    ----------
+    model : nn.Module or LoadedModel
+        Any network that maps (B, C, *spatial) to logits (B, classes, *spatial); left as found.
+        The names are those inside ``DataParallel``, ``DistributedDataParallel`` and
+        ``torch.compile``'s wrapper.
+    example : Tensor, tuple or dict
+        (B, C, *spatial) on the model's device, of a size that the network takes; its first image
+        is run. A tuple or dict holds the arguments of a network of several inputs.
+    output : callable, optional
+        Picks the logits from what the model returns; see :func:`~unetcam.models.io.pick_logits`
+        for what is understood without.
+
+    Returns
+    -------
+    LayerTable
+        From the image to the logits; ``.decoder`` holds the names of the decoder's layers.
+
+    Raises
+    ------
+    ModelError
+        When the logits can't be traced back to the image, or the model is of a kind that can't be
+        hooked.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = nn.Sequential(
+    ...     nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Upsample(scale_factor=2),
+    ...     nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 2, 1))
+    >>> print(find_layers(model, torch.zeros(1, 1, 8, 8)))
+    layer  stage       stride  channels  size  skips
+    0      bottleneck       2         4  4x4
+    2      decoder          1         8  8x8
+    3      head             1         2  8x8
+    """
+    return LoadedModel.of(model, output=output).look(example).table

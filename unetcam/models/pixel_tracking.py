@@ -44,15 +44,18 @@ class Places:
         How the tensor holds the map; None while it is cut into windows or heads.
     numbers : Tensor, optional
         The pixels' numbers, of the tensor's shape, where there is no layout.
+    batch : int
+        How many images are in the run.
     """
 
     grid: tuple[int, ...]
     layout: Layout | None
     numbers: Tensor | None = None
+    batch: int = 1
 
     @property
     def is_map(self) -> bool:
-        """Whether the tensor is a map (1, K, *spatial)."""
+        """Whether the tensor is a map (B, K, *spatial)."""
         return self.layout is not None and self.layout.is_map
 
     def spelled_out(self, shape: Sequence[int]) -> Tensor:
@@ -68,8 +71,8 @@ class Places:
 
 
 def map_places(shape: Sequence[int]) -> Places:
-    """The places of a map (1, K, *spatial)."""
-    return Places(tuple(shape[2:]), Layout(tuple(shape[2:])))
+    """The places of a map (B, K, *spatial)."""
+    return Places(tuple(shape[2:]), Layout(tuple(shape[2:])), batch=shape[0])
 
 
 def follow(
@@ -80,6 +83,7 @@ def follow(
     results: Sequence[Tensor],
     known: Callable[[Tensor], Places | None],
     dims: int,
+    batch: int = 1,
 ) -> list[Places | None]:
     """The places of what a torch function gave; None where they can't be told.
 
@@ -95,12 +99,14 @@ def follow(
         The places of a tensor that it was given.
     dims : int
         The image's number of spatial axes.
+    batch : int
+        How many images are in the run.
     """
     sources = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     placed = [(tensor, at) for tensor in sources if (at := known(tensor)) is not None]
 
     def could_be_map(result: Tensor) -> bool:
-        return result.ndim == dims + 2 and result.shape[0] == 1
+        return result.ndim == dims + 2 and result.shape[0] == batch
 
     if any(part in name for part in _RESAMPLED):
         return [map_places(x.shape) if could_be_map(x) else None for x in results]
@@ -148,7 +154,7 @@ def _widened(tensor: Tensor, at: Places, result: Tensor) -> Places | None:
         return None
     if at.layout is not None:
         return at if at.layout.axis == -1 else None
-    return _settled(at.grid, _one(at.spelled_out(tensor.shape), -1), result.shape)
+    return _settled(at, _one(at.spelled_out(tensor.shape), -1), result.shape)
 
 
 def _mixed(tensor: Tensor, at: Places, result: Tensor) -> Places | None:
@@ -157,7 +163,7 @@ def _mixed(tensor: Tensor, at: Places, result: Tensor) -> Places | None:
         return None
     if at.layout is not None and not (at.layout.axis == 1 and at.layout.flat):
         return None
-    return _settled(at.grid, _one(at.spelled_out(tensor.shape), -2), result.shape)
+    return _settled(at, _one(at.spelled_out(tensor.shape), -2), result.shape)
 
 
 def _one(numbers: Tensor, axis: int) -> Tensor | None:
@@ -177,7 +183,7 @@ def _padded(
     if mode != "constant":
         return None
     numbers = F.pad(at.spelled_out(tensor.shape), list(pad), value=_NOWHERE)
-    return _settled(at.grid, numbers, numbers.shape)
+    return _settled(at, numbers, numbers.shape)
 
 
 def _rearranged(
@@ -208,9 +214,9 @@ def _rearranged(
     except (RuntimeError, TypeError, IndexError):
         return [None for _ in results]
     leaves = [leaf for leaf in tree_leaves(moved) if isinstance(leaf, Tensor)]
-    (grid,) = grids
+    origin = placed[0][1]
     return [
-        _settled(grid, leaf, result.shape) if leaf.shape == result.shape else None
+        _settled(origin, leaf, result.shape) if leaf.shape == result.shape else None
         for leaf, result in zip(leaves, results, strict=False)
     ]
 
@@ -226,24 +232,27 @@ def _row(layout: Layout, length: int) -> Tensor:
     return F.pad(numbers, [layout.start, after], value=_NOWHERE)
 
 
-def _settled(grid: tuple[int, ...], numbers: Tensor | None, shape: Sequence[int]) -> Places | None:
+def _settled(origin: Places, numbers: Tensor | None, shape: Sequence[int]) -> Places | None:
     """Read the layout off the pixels' numbers, or keep these."""
     if numbers is None:
         return None
+    grid, batch = origin.grid, origin.batch
     numbers = numbers.expand(tuple(shape))
     flat = numbers.ndim == 3
-    if numbers.ndim not in (3, len(grid) + 2) or numbers.shape[0] != 1 or not numbers.numel():
-        return Places(grid, None, numbers)
-    alike = {axis: bool((numbers == numbers.narrow(axis, 0, 1)).all()) for axis in (1, -1)}
+    fits = numbers.ndim in (3, len(grid) + 2) and numbers.shape[0] == batch and numbers.numel()
+    if not fits or not bool((numbers == numbers[:1]).all()):
+        return Places(grid, None, numbers, batch)
+    one = numbers[:1]
+    alike = {axis: bool((one == one.narrow(axis, 0, 1)).all()) for axis in (1, -1)}
     for read in (_whole, _resized, _folded):
         for axis, is_alike in alike.items():
             if is_alike == (read is _folded):
                 continue
             # Of a block of pixels that became channels, the first stands for all.
-            found = _raster(grid, numbers.amin(dim=axis), read)
-            if found is not None and (flat or found.grid == numbers.amin(dim=axis).shape[1:]):
-                return Places(found.grid, replace(found, axis=axis, flat=flat))
-    return Places(grid, None, numbers)
+            found = _raster(grid, one.amin(dim=axis), read)
+            if found is not None and (flat or found.grid == one.amin(dim=axis).shape[1:]):
+                return Places(found.grid, replace(found, axis=axis, flat=flat), batch=batch)
+    return Places(grid, None, numbers, batch)
 
 
 def _raster(grid: tuple[int, ...], numbers: Tensor, read: _Reading) -> Layout | None:

@@ -14,64 +14,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from torch import nn
-
 from unetcam.engine.request import Entry
 from unetcam.errors import ModelError
-from unetcam.models.decoder_path import FeatureGraph, Ways
-from unetcam.models.io import Inputs, Output
+from unetcam.models.decoder_path import FeatureGraph, Ways, is_learned
 from unetcam.models.layers import LayerInfo, LayerTable, Part, Stage
-from unetcam.models.loading import check_supported, unwrapped
-from unetcam.models.tracing import Call, Trace, trace
-
-_LEARNED = ("conv", "linear", "matmul", "__matmul__", "einsum", "bmm", "addmm", "opaque")
-
-
-def find_layers(model: nn.Module, example: Inputs, *, output: Output | None = None) -> LayerTable:
-    """The layers of a segmentation network, stage by stage.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Any network that maps (B, C, *spatial) to logits (B, classes, *spatial); left as found.
-        The names are those inside ``DataParallel``, ``DistributedDataParallel`` and
-        ``torch.compile``'s wrapper.
-    example : Tensor, tuple or dict
-        (B, C, *spatial) on the model's device, of a size that the network takes; its first image
-        is run. A tuple or dict holds the arguments of a network of several inputs.
-    output : callable, optional
-        Picks the logits from what the model returns; see :func:`~unetcam.models.io.pick_logits`
-        for what is understood without.
-
-    Returns
-    -------
-    LayerTable
-        From the image to the logits; ``.decoder`` holds the names of the decoder's layers.
-
-    Raises
-    ------
-    ModelError
-        When the logits can't be traced back to the image, or the model is of a kind that can't be
-        hooked.
-
-    Examples
-    --------
-    >>> import torch
-    >>> model = nn.Sequential(
-    ...     nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Upsample(scale_factor=2),
-    ...     nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 2, 1))
-    >>> print(find_layers(model, torch.zeros(1, 1, 8, 8)))
-    layer  stage       stride  channels  size  skips
-    0      bottleneck       2         4  4x4
-    2      decoder          1         8  8x8
-    3      head             1         2  8x8
-    """
-    check_supported(model)
-    return table_of(trace(unwrapped(model), example, output))
+from unetcam.models.outputs import OutputMap
+from unetcam.models.tracing import Call, Trace
 
 
 def table_of(run: Trace) -> LayerTable:
-    """The layers that a run of a network shows; see :func:`find_layers`."""
+    """The layers that a run of a network shows; see :func:`unetcam.find_layers`."""
     return _Topology(run).table()
 
 
@@ -80,7 +32,8 @@ class _Topology:
         self.nodes, self.image, self.calls = run.nodes, run.image, run.calls
         self.graph = FeatureGraph(run)
         self.ways = Ways(run, self.graph)
-        self.output, self.logits = self._chosen(run.heads)
+        self.rivals: tuple[int, ...] = ()
+        self.output, self.logits = self._chosen(run.outputs)
         self.maker, features = self._head(self.logits)
         self.way, self.blocks = self.ways.to(features)
         self.runs = Counter(call.name for call in self.calls)
@@ -99,39 +52,92 @@ class _Topology:
 
     # -- the head ----------------------------------------------------------------------------
 
-    def _chosen(self, heads: Sequence[int]) -> tuple[int, int]:
-        """Of several heads the first that as much upsampling as possible leads to."""
+    def _chosen(self, outputs: Sequence[OutputMap]) -> tuple[int, int]:
+        """Of several outputs the largest that as much upsampling as possible leads to.
+
+        Never one from which another descends through a learned operation: features, hidden
+        states, and what a further stage refines.
+        """
         traced = [
-            (place, head)
-            for place, head in enumerate(heads)
-            if head != self.image and self.graph.descends(head, self.image)
+            (place, output.pixels, output.node)
+            for place, output in enumerate(outputs)
+            if output.node is not None
+            and output.node != self.image
+            and self.graph.descends(output.node, self.image)
         ]
         if not traced:
             raise ModelError(
                 "The logits could not be traced back to the image: name the layers yourself with "
                 "layers=[...] (model.named_modules() lists them)."
             )
-        if len(traced) == 1:
-            return traced[0]
+        last = [one for one in traced if not self._is_passed(one[2], one[1], traced)]
+        most = max(pixels for _, pixels, _ in last)
+        largest = [(place, node) for place, pixels, node in last if pixels == most]
+        self.rivals = tuple(place for place, _ in largest)
+        if len(largest) == 1:
+            return largest[0]
 
         def growth(head: int) -> float:
             return round(self.ways.to(self._head(head)[1])[0].growth, 1)
 
-        return max(traced, key=lambda found: growth(found[1]))
+        return max(largest, key=lambda found: growth(found[1]))
+
+    def _is_passed(self, node: int, pixels: int, others: Sequence[tuple[int, int, int]]) -> bool:
+        """Whether a later output counts instead; a smaller one of as many channels is its copy."""
+        channels = self.nodes[node].channels
+        later = {
+            other
+            for _, size, other in others
+            if other != node and (size >= pixels or self.nodes[other].channels != channels)
+        }
+        return self._is_learned_from(later, node)
+
+    def _is_learned_from(self, others: set[int], start: int) -> bool:
+        """Whether one of some nodes descends from another through a learned operation."""
+        learned: dict[int, bool] = {start: False}
+        for node in self.nodes[start + 1 : max(others, default=start) + 1]:
+            through = [learned[before] for before in node.inputs if before in learned]
+            if through:
+                learned[node.index] = any(through) or is_learned(node)
+        return any(learned.get(other, False) for other in others)
 
     def _head(self, logits: int) -> tuple[int, int]:
-        """The operation that makes the logits, and the feature map that it is given."""
-        at = logits
-        while self.nodes[at].inputs:
+        """The operation that makes the logits, and the feature map that it is given.
+
+        Between it and the logits no weights act on features: what else reaches the logits (a
+        gate or a score from the bottleneck, a second head, a prior) is no decoder. Of several
+        operations the one counts whose features come by the most upsampling.
+        """
+        makers: dict[int, int] = {}
+        left, passed = [logits], set[int]()
+        while left:
+            at = left.pop()
+            if at in passed:
+                continue
+            passed.add(at)
             node = self.nodes[at]
-            source = max(node.inputs)
-            if node.op.startswith(_LEARNED):
-                return at, source
-            at = source
-        raise ModelError(
-            "No convolution or linear layer makes the logits: name the layers yourself with "
-            "layers=[...] (model.named_modules() lists them)."
-        )
+            if node.inputs and is_learned(node):
+                makers[at] = max(
+                    node.inputs, key=lambda before: (math.prod(self.graph.extents[before]), before)
+                )
+            else:
+                left += node.inputs
+        if not makers:
+            raise ModelError(
+                "No convolution or linear layer makes the logits: name the layers yourself with "
+                "layers=[...] (model.named_modules() lists them)."
+            )
+        if len(makers) == 1:
+            return next(iter(makers.items()))
+
+        def rank(maker: int) -> tuple[bool, bool, float, int]:
+            features = makers[maker]
+            from_image = not self.graph.descends(features, self.image) or features == self.image
+            growth = 0.0 if from_image else round(self.ways.to(features)[0].growth, 1)
+            return not from_image, not self.ways.is_gate(features), growth, maker
+
+        best = max(makers, key=rank)
+        return best, makers[best]
 
     # -- the table ---------------------------------------------------------------------------
 
@@ -158,7 +164,7 @@ class _Topology:
         if head:
             outermost = min(head, key=lambda call: call.depth)
             rows.append(self._row(outermost, "head", self.logits, (), {}))
-        return LayerTable(rows, entries, self.output)
+        return LayerTable(rows, entries, self.output, self.rivals)
 
     def _stages(self) -> Iterable[tuple[Stage, list[int]]]:
         """The way's nodes by stage: the encoder's by stride, then one stage per upsampling."""

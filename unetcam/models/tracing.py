@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from unetcam.engine.hooks import on_this_thread
 from unetcam.engine.layout import Layout
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import version_of
-from unetcam.models.io import Inputs, Output, bound, first_of, image_of, others_of, pick_heads
+from unetcam.models.io import Inputs, bound, copied, first_of, image_of, others_of
+from unetcam.models.outputs import OutputMap, output_maps, returned_tensors
 from unetcam.models.pixel_tracking import Places, follow, map_places
 
 
@@ -64,6 +65,8 @@ class Node:
         How it holds that map; None while the map is cut into windows or heads.
     site : Site, optional
         Where in the model the operation is called.
+    batch : int
+        How many images are in the run.
     """
 
     index: int
@@ -73,13 +76,14 @@ class Node:
     grid: tuple[int, ...] | None = None
     layout: Layout | None = None
     site: Site | None = None
+    batch: int = 1
 
     @property
     def channels(self) -> int:
         """How many values it holds for each pixel."""
         if self.layout is not None:
             return self.shape[self.layout.axis]
-        return math.prod(self.shape) // math.prod(self.grid or (1,))
+        return math.prod(self.shape) // (self.batch * math.prod(self.grid or (1,)))
 
 
 @dataclass(frozen=True)
@@ -123,23 +127,31 @@ class Trace:
         In the order in which they ended.
     image : int
         The node that is the image.
-    heads : tuple of int
-        The nodes that can be the logits; see :func:`~unetcam.models.io.pick_heads`.
+    outputs : tuple of OutputMap
+        The returned tensors that can be the logits.
+    batch_size : int, optional
+        How many images were run, where the model failed on one.
     """
 
     nodes: tuple[Node, ...]
     calls: tuple[Call, ...]
     image: int
-    heads: tuple[int, ...]
+    outputs: tuple[OutputMap, ...]
+    batch_size: int | None = None
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The traced nodes that can be the logits."""
+        return tuple(output.node for output in self.outputs if output.node is not None)
 
 
 class _Recorder(TorchFunctionMode):
     """Notes every torch function that touches a tensor which came of the input."""
 
-    def __init__(self, dims: int) -> None:
+    def __init__(self, image: Tensor) -> None:
         super().__init__()
         self.nodes: list[Node] = []
-        self._dims = dims
+        self._dims, self._batch = image.ndim - 2, len(image)
         self._of: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
         self._places: MutableMapping[Tensor, Places] = WeakTensorKeyDictionary()
         self._counts: Counter[str] = Counter()
@@ -164,7 +176,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         inputs = self.known((args, kwargs))
-        found = {id(tensor): version_of(tensor) for tensor in _tensors((args, kwargs))}
+        versions = {id(tensor): version_of(tensor) for tensor in _tensors((args, kwargs))}
         name = getattr(func, "__name__", str(func))
         site = self._site(name, args, kwargs)
         self._counts[name] += 1
@@ -172,10 +184,12 @@ class _Recorder(TorchFunctionMode):
         if inputs:
             # An item assignment returns nothing: it makes its first argument anew.
             made = list(_tensors(args[0] if name == "__setitem__" else result))
-            places = follow(func, name, args, kwargs, made, self._places.get, self._dims)
+            places = follow(
+                func, name, args, kwargs, made, self._places.get, self._dims, self._batch
+            )
             for tensor, at in zip(made, places, strict=True):
                 # An operation that hands its input on untouched (dropout) makes nothing.
-                if id(tensor) not in found or found[id(tensor)] != version_of(tensor):
+                if versions.get(id(tensor), -1) != version_of(tensor):
                     self.note(tensor, name, inputs, at, site)
         return result
 
@@ -197,7 +211,7 @@ class _Recorder(TorchFunctionMode):
     ) -> int:
         shape = tuple(tensor.shape)
         grid, layout = (at.grid, at.layout) if at is not None else (None, None)
-        node = Node(len(self.nodes), op, inputs, shape, grid, layout, site)
+        node = Node(len(self.nodes), op, inputs, shape, grid, layout, site, self._batch)
         self.nodes.append(node)
         self._of[tensor] = node.index
         if at is not None:
@@ -208,8 +222,13 @@ class _Recorder(TorchFunctionMode):
 
     def as_map(self, tensor: Tensor) -> Places | None:
         """The places of a tensor of unknown origin: those of a map if it has a map's shape."""
-        is_map = tensor.ndim == self._dims + 2 and tensor.shape[0] == 1
+        is_map = tensor.ndim == self._dims + 2 and tensor.shape[0] == self._batch
         return map_places(tensor.shape) if is_map else None
+
+    def layout_of(self, tensor: Tensor) -> Layout | None:
+        """How a tensor was seen to hold its map; None where that isn't known."""
+        at = self._places.get(tensor)
+        return None if at is None else at.layout
 
     def known(self, values: Any) -> tuple[int, ...]:
         return tuple(self._of[tensor] for tensor in _tensors(values) if tensor in self._of)
@@ -219,8 +238,19 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-def trace(model: nn.Module, example: Inputs, output: Output | None = None) -> Trace:
+#: Lists the returned tensors that can be the logits, given how tensors hold their pixels.
+FindOutputs = Callable[[Any, Tensor, Callable[[Tensor], "Layout | None"]], list[OutputMap]]
+
+
+def trace(
+    model: nn.Module,
+    example: Inputs,
+    pick: Callable[[Any], Any] = lambda returned: returned,
+    find_outputs: FindOutputs = output_maps,
+) -> Trace:
     """Run `model` once on the first image of `example` and record what happens.
+
+    A model that fails on one image, as those that are made for one size of batch, is run on all.
 
     Parameters
     ----------
@@ -228,14 +258,35 @@ def trace(model: nn.Module, example: Inputs, output: Output | None = None) -> Tr
         Left as found.
     example : Tensor, tuple or dict
         (B, C, *spatial) on the model's device, or several inputs with such a tensor in them.
-    output : callable, optional
-        Picks the logits from what the model returns.
+    pick : callable, optional
+        Takes what counts of what the model returned.
+    find_outputs : callable, optional
+        Lists, of what was picked for the image, the tensors that can be the logits.
 
     Returns
     -------
     Trace
     """
-    recorder = _Recorder(image_of(example).ndim - 2)
+    count = len(image_of(example))
+    with torch.inference_mode(False):  # a copy made here can be worked on as any tensor
+        first = first_of(example)
+    try:
+        return _recorded(model, first, pick, find_outputs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        if count == 1:
+            raise
+        with torch.inference_mode(False):
+            whole = copied(example)
+        return replace(_recorded(model, whole, pick, find_outputs), batch_size=count)
+
+
+def _recorded(
+    model: nn.Module, given: Inputs, pick: Callable[[Any], Any], find_outputs: FindOutputs
+) -> Trace:
+    image = image_of(given)
+    recorder = _Recorder(image)
     calls: list[Call] = []
     open_calls: list[int] = []
 
@@ -267,15 +318,19 @@ def trace(model: nn.Module, example: Inputs, output: Output | None = None) -> Tr
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(on_this_thread(enter(name))).remove)
             stack.callback(module.register_forward_hook(on_this_thread(leave(name))).remove)
-        given = first_of(example)
-        image = image_of(given)
         run = bound(model, given)
         stack.enter_context(recorder)
         start, *_ = [
             recorder.note(tensor, "input", (), recorder.as_map(tensor))
             for tensor in (image, *others_of(given))
         ]
-        returned = run(image)
-        heads = pick_heads(returned, image) if output is None else [output(returned)]
-        ends = [recorder.known(head) or (start,) for head in heads]
-    return Trace(tuple(recorder.nodes), tuple(calls), start, tuple(end for (end,) in ends))
+        returned = pick(run(image))
+        tensors = list(returned_tensors(returned))
+        known = [recorder.known(tensor) for tensor in tensors]
+        layouts = {id(tensor): recorder.layout_of(tensor) for tensor in tensors}
+    with torch.no_grad():
+        found = find_outputs(returned, image, lambda tensor: layouts.get(id(tensor)))
+    outputs = tuple(
+        replace(one, node=known[one.position][0] if known[one.position] else None) for one in found
+    )
+    return Trace(tuple(recorder.nodes), tuple(calls), start, outputs)

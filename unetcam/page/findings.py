@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from unetcam.diagnosis import get
+from unetcam.diagnosis import names as diagnosis_kinds
 from unetcam.page.overlays import PREDICTION_COLOUR, TRUTH_COLOUR, encoded, outlined, resized
-from unetcam.page.text import number, percent, plural
+from unetcam.page.text import DASH, number, percent, plural
 
 if TYPE_CHECKING:
     from unetcam.diagnosis import Diagnosis, Evidence, Finding, TestRecord
@@ -87,17 +89,19 @@ class RecordLine:
 
 
 def kind_title(kind: str) -> str:
-    """A kind's name as a heading.
+    """A kind's claim in a few words; its name, where this version does not know it.
 
-    >>> kind_title("leans-on-surroundings")
-    'Leans on surroundings'
+    >>> kind_title("never-predicted"), kind_title("leans-on-the-moon")
+    ('A class is never predicted', 'Leans on the moon')
     """
+    if kind in diagnosis_kinds():
+        return get(kind).title
     return kind.replace("-", " ").capitalize()
 
 
 def card(finding: Finding) -> Card:
     """A finding with its numbers written and its pictures drawn."""
-    share = is_share(finding)
+    share = is_share(finding.effect_unit)
     low, high = finding.interval
     interval = f"{_written(low, share)} to {_written(high, share)}"
     return Card(
@@ -117,9 +121,13 @@ def card(finding: Finding) -> Card:
     )
 
 
-def is_share(finding: Finding) -> bool:
-    """Whether a finding's effect is a share, to be written in percent."""
-    return finding.effect_unit.startswith("share")
+def is_share(unit: str) -> bool:
+    """Whether an effect of a unit is a share, to be written in percent.
+
+    >>> is_share("share of the class's pixels that flip"), is_share("change of the class's Dice")
+    (True, False)
+    """
+    return unit.startswith("share")
 
 
 def record_lines(diagnosis: Diagnosis) -> list[RecordLine]:
@@ -127,44 +135,71 @@ def record_lines(diagnosis: Diagnosis) -> list[RecordLine]:
     return [_record_line(one) for one in sorted(diagnosis.tests, key=lambda t: not t.confirmed)]
 
 
-def healthy_sentence(diagnosis: Diagnosis) -> str:
-    """What a diagnosis without findings amounts to.
+@dataclass(frozen=True)
+class KindLine:
+    """What the tests of one kind came to, ready for the template."""
 
-    It names what was asked, on how many images, and what would have been seen.
+    title: str
+    images: str
+    most: str
+    seen_from: str
+
+
+def kind_lines(diagnosis: Diagnosis) -> list[KindLine]:
+    """Each kind that was tested: on how many images, the largest effect, and what would be seen.
+
+    Where the classes differ, the effect from which on it would have been seen is the largest of
+    them, so that it holds for every class that was tested.
     """
-    asked = [one for one in diagnosis.tests if one.tested]
-    if not asked:
+    by_kind: dict[str, list[TestRecord]] = {}
+    for one in diagnosis.tests:
+        if one.tested:
+            by_kind.setdefault(one.kind, []).append(one)
+    return [_kind_line(kind, tests) for kind, tests in by_kind.items()]
+
+
+def healthy_sentence(diagnosis: Diagnosis) -> str:
+    """What a diagnosis without findings amounts to: what was asked, and on how many images."""
+    made = [one for one in diagnosis.tests if one.tested]
+    if not made:
         return "No question could be asked of this network; the reasons stand below."
-    kinds = len({one.kind for one in asked})
-    least, most = min(one.tested for one in asked), max(one.tested for one in asked)
+    kinds = len({one.kind for one in made})
+    least, most = min(one.tested for one in made), max(one.tested for one in made)
     images = plural(most, "image") if least == most else f"{least} to {plural(most, 'image')}"
-    said = (
-        f"{plural(len(asked), 'test')} of {plural(kinds, 'kind')} of fault were made, each on "
-        f"{images}, and none was confirmed."
-    )
-    weakest = max(
-        (one for one in asked if isfinite(one.smallest_effect)),
-        key=lambda one: one.smallest_effect, default=None,
-    )  # fmt: skip
-    if weakest is None:
-        return said
-    about = f" of {weakest.class_name}" if weakest.class_name else ""
     return (
-        f"{said} How small an effect each would have seen stands below; the least sensitive, "
-        f"\u201c{kind_title(weakest.kind).lower()}\u201d{about}, would have seen one of "
-        f"{number(weakest.smallest_effect)}."
+        f"{plural(kinds, 'kind')} of fault were looked for in {plural(len(made), 'test')}, each "
+        f"on {images}, and none was confirmed. A fault with a smaller effect than the one named "
+        "here, or of another kind, would not have been seen."
     )
+
+
+def _kind_line(kind: str, tests: Sequence[TestRecord]) -> KindLine:
+    share = _counts_share(kind)
+    counts = [one.tested for one in tests]
+    images = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
+    known = [one for one in tests if isfinite(one.effect)]
+    most, seen = DASH, [one.smallest_effect for one in tests if isfinite(one.smallest_effect)]
+    if known:
+        largest = max(known, key=lambda one: one.effect)
+        about = f" ({largest.class_name})" if largest.class_name else ""
+        most = f"{_written(largest.effect, share)}{about}"
+    return KindLine(kind_title(kind), images, most, _written(max(seen), share) if seen else DASH)
+
+
+def _counts_share(kind: str) -> bool:
+    return kind in diagnosis_kinds() and is_share(get(kind).unit)
 
 
 def _record_line(one: TestRecord) -> RecordLine:
+    share = _counts_share(one.kind)
     return RecordLine(
         title=kind_title(one.kind),
         class_name=one.class_name,
         tested=one.tested,
         confirmed=one.confirmed,
-        effect=number(one.effect),
-        control=number(one.control),
-        smallest_effect=number(one.smallest_effect),
+        effect=_written(one.effect, share),
+        control=_written(one.control, share),
+        smallest_effect=_written(one.smallest_effect, share),
         reason=one.reason,
     )
 

@@ -238,7 +238,9 @@ class Gallery:
                   if one in example.maps]  # fmt: skip
         for of, layer, heat in heats:
             drawn = overlay(example.image, heat, truth, prediction=prediction, width=width)
-            note = self._note(example, layer, heat) if of == "layer" else _origin_note(heat, name)
+            note = (
+                self._note(example, layer, heat) if of == "layer" else _origin_note(example, name)
+            )
             kind = "Map" if of == "layer" else "Where from: map"
             alt = f"{kind} of {name} at layer {layer} over {over}{'; ' if note else ''}{note}."
             tiles.append(tile(layer, drawn, alt, note, of))
@@ -273,12 +275,15 @@ def shown_as(image_id: str, slice_title: str) -> str:
     return f"Image {image_id}"
 
 
-def _origin_note(heat: NDArray[np.float32], name: str) -> str:
+def _origin_note(example: Example, name: str) -> str:
+    assert example.origin is not None
+    heat, stride = example.origin.heat, example.origin.stride
     if np.isnan(heat).all():
         return f"no map: nothing here is predicted as {name}"
     if not np.nanmax(heat) > 0:
         return "empty map: no evidence"
-    return "what speaks for it in the image's details"
+    finest = "in the image's details" if stride == 1 else f"at 1/{stride} of the resolution"
+    return f"what speaks for it {finest}"
 
 
 def tile(

@@ -120,7 +120,8 @@ def _tiles(mistake: Mistake, truth: str, taken_for: str, width: int) -> list[Til
     for one in mistake.why:
         if np.isnan(one.heat).all() or not np.nanmax(one.heat) > 0:
             continue
-        drawn = overlay(mistake.image, one.heat, mistake.region, width=width)
+        # no outline here: an error is often so thin that it would hide its own map
+        drawn = overlay(mistake.image, one.heat, width=width)
         note = f"speaks for {taken_for} against {truth}"
         alt = f"Map at layer {one.layer} of what {note} there, over {shown[0].lower()}{shown[1:]}."
         tiles.append(tile(one.layer, drawn, alt, note, "layer"))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: Pairs of classes whose worst image is shown, and images that are listed, of each kind of error.
 MOST_PAIRS = 6
 MOST_IMAGES = 8
+#: Pairs of classes with a smaller share of the wrong pixels are no large error.
+LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,16 @@ class Errors:
         ]
         return sorted(errors, key=lambda e: (-e.pixels, e.class_index, e.image_id))[:MOST_IMAGES]
 
-    def pairs(self, most: int = MOST_PAIRS) -> list[Pair]:
-        """What was taken for what, the costliest pairs of classes first."""
+    def pairs(self, most: int = MOST_PAIRS, least: float = LEAST_SHARE) -> list[Pair]:
+        """What was taken for what, the costliest pairs of classes first.
+
+        Parameters
+        ----------
+        most : int
+            How many at most.
+        least : float
+            Pairs with a smaller share of the wrong pixels are left out.
+        """
         if self.confusion is None:
             return []
         found = []
@@ -214,7 +224,9 @@ class Errors:
                     str(own["image"].iloc[worst]), int(counts[worst]),
                 )
             )  # fmt: skip
-        return sorted(found, key=lambda pair: (-pair.pixels, pair.truth, pair.taken_for))[:most]
+        wrong = sum(pair.pixels for pair in found)
+        large = [pair for pair in found if pair.pixels >= least * wrong]
+        return sorted(large, key=lambda pair: (-pair.pixels, pair.truth, pair.taken_for))[:most]
 
     def _confusion(self) -> NDArray[np.int64] | None:
         if not set(self._columns) <= set(self._rows.columns):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from unetcam.cam import UNetCAM
 from unetcam.methods import Method
 from unetcam.methods.attention import find_gates
 from unetcam.page.overlays import COLORMAP
+from unetcam.resizing import interpolated
 from unetcam.targets import ClassScore, Target, predict
 
 
@@ -133,7 +133,7 @@ def side_by_side(
         cam = UNetCAM(model, chosen, method, example=images)
         shown[name] = cam.layers[-1]
         result = UNetCAM(model, [shown[name]], method)(images, target)
-        logits = F.interpolate(result.logits, size=size, mode="bilinear", align_corners=False)
+        logits = interpolated(result.logits, size)
         predictions[name] = predict(logits)
         maps[name] = result.resized(size).scaled()[shown[name]][:, 0]
         if find_gates(model, images):

@@ -52,7 +52,7 @@ KEY_MEASURES: tuple[Measure, ...] = (
     Measure(
         "outside_far_share", "Away from the class",
         "How much of the map's total lies neither on the class nor in the band around its edge.",
-        True, "lower is better", question="How much of the map lies on the background?",
+        True, "lower is better", question="How much of the map lies away from the class?",
     ),
     Measure(
         "boundary_ratio", "Edge strength",

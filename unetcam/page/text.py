@@ -27,10 +27,14 @@ def number(value: float, digits: int = 2) -> str:
 def percent(value: float) -> str:
     """A share in percent, with a digit behind the point only where it is needed.
 
+    What is not all is never written as all, and what is not nothing never as nothing.
+
     Examples
     --------
     >>> [percent(x).replace(NBSP, " ") for x in (0.345, 0.0042, 0.0, 1.0, 0.0001)]
     ['34 %', '0.4 %', '0 %', '100 %', '<0.1 %']
+    >>> [percent(x).replace(NBSP, " ") for x in (0.9949, 0.996, 0.99996)]
+    ['99 %', '99.6 %', '>99.9 %']
     >>> percent(float("nan")) == DASH
     True
     """
@@ -38,7 +42,9 @@ def percent(value: float) -> str:
         return number(value)
     if 0 < value < 0.0005:
         return f"<0.1{NBSP}%"
-    digits = 1 if 0 < value < 0.0095 else 0
+    if 0.9995 <= value < 1:
+        return f">99.9{NBSP}%"
+    digits = 1 if 0 < value < 0.0095 or 0.995 <= value < 1 else 0
     return f"{100 * value:.{digits}f}{NBSP}%".replace("-", "\u2212")
 
 

@@ -2,7 +2,7 @@
 
 from unetcam.runs.compare import Comparison, compare
 from unetcam.runs.loop import Progress, Silent, execute
-from unetcam.runs.prepare import Network, Plan, evaluated, open_network, prepare, settle
+from unetcam.runs.prepare import Plan, evaluated, open_network, prepare, settle
 from unetcam.runs.publish import publishing
 from unetcam.runs.run import Run
 from unetcam.runs.spec import Spec
@@ -11,7 +11,6 @@ from unetcam.runs.summary import summarise
 
 __all__ = [
     "Comparison",
-    "Network",
     "Plan",
     "Progress",
     "Run",

@@ -24,6 +24,15 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def data_digest(entries: Sequence[tuple[str, Sequence[str]]]) -> str:
     """SHA-256 of the images' ids and the digests of each one's files, in order.
 

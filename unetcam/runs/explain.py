@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,6 +19,8 @@ from unetcam.data import Frame, Item
 from unetcam.measures import Geometry, measure
 from unetcam.measures.null import NULL_DRAWS, null_columns, null_numbers
 from unetcam.methods.baseline import RandomDraws
+from unetcam.models import LoadedModel
+from unetcam.resizing import interpolated
 from unetcam.result import CAMResult
 from unetcam.runs.framed_targets import targets_for
 from unetcam.runs.spec import Spec
@@ -57,7 +58,7 @@ class ExplainedBatch:
         `targets` says so, only some of the T.
         """
         maps = self._result[layer].index_select(0, self._at)[:, targets]
-        return self._frame.restore(_resized(maps, self._size))
+        return self._frame.restore(interpolated(maps, self._size))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -87,7 +88,7 @@ class Explainer:
 
     Parameters
     ----------
-    model : nn.Module
+    model : nn.Module or LoadedModel
         In eval mode, on the device where the work is done.
     spec : Spec
         A settled one.
@@ -99,7 +100,7 @@ class Explainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | LoadedModel,
         spec: Spec,
         progress: Callable[[int, int], None] | None = None,
         null_images: Collection[str] = (),
@@ -108,9 +109,8 @@ class Explainer:
         self._null_images = frozenset(null_images)
         self.spec = spec
         self.layers, self.strides = spec.layers or (), spec.strides or ()
-        tensor = next(model.parameters(), None)
-        self.device = torch.device("cpu") if tensor is None else tensor.device
-        self._dtype = torch.float32 if tensor is None else tensor.dtype
+        model = LoadedModel.of(model)
+        self.device, self._dtype = model.device, model.dtype
         self._cam = UNetCAM(
             model,
             layers=list(self.layers),
@@ -149,7 +149,7 @@ class Explainer:
             kind, classes = self.spec.target, len(self.spec.class_names)
             wanted = targets_for(kind, classes, items, self.device)
             result = self._maps_of(images, wanted)
-        logits = _resized(result.logits.float(), size)
+        logits = interpolated(result.logits.float(), size)
         names = self.spec.class_names
         if not self._per_target:
             names = tuple(one.name for one in result.targets)
@@ -203,21 +203,23 @@ class Explainer:
         with torch.autocast(self.device.type, enabled=self.spec.amp):
             result = self._null_cam(images, ClassScore(0))
 
-        def of_image(position: int, layer: str) -> dict[str, Tensor]:
-            item, maps = items[position], result[layer][position : position + 1]
+        def of_image(position: int, item: Item) -> list[dict[str, Tensor]]:
             restore = item.prepared.frame.restore
-            return null_numbers(
-                (restore(_resized(one[:, None], size))[:, 0].float() for one in maps.unbind(1)),
-                range(len(self.spec.class_names)),
+            geometry = Geometry(
                 torch.from_numpy(item.truth)[None].to(self.device),
+                range(len(self.spec.class_names)),
                 num_classes=len(self.spec.class_names),
                 band=self.spec.band,
+                tolerance=0.0,
             )
 
-        return {
-            item.sample.id: [of_image(position, layer) for layer in self.layers]
-            for position, item in enumerate(items)
-        }
+            def draws(layer: str) -> Iterator[Tensor]:
+                for one in result[layer][position].unbind(0):
+                    yield restore(interpolated(one[None, None], size))[:, 0].float()
+
+            return [null_numbers(draws(layer), geometry) for layer in self.layers]
+
+        return {item.sample.id: of_image(k, item) for k, item in enumerate(items)}
 
     def _measured(
         self,
@@ -298,10 +300,3 @@ _TYPES: dict[torch.dtype, Any] = {
     torch.int32: np.int32,
     torch.float64: np.float64,
 }
-
-
-def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    if tuple(maps.shape[2:]) == size:
-        return maps
-    mode = "trilinear" if len(size) == 3 else "bilinear"
-    return F.interpolate(maps, size=size, mode=mode, align_corners=False)

@@ -23,6 +23,13 @@ SMALLEST_CHUNK = 16
 BATCHES_IN_A_CHUNK = 4
 
 
+#: What a person is told where something of a run's folder was damaged.
+REPAIRED = (
+    "Files of this run were damaged between its start and its end; what could not be read was "
+    "explained again."
+)
+
+
 class Progress(Protocol):
     """Somebody who is told how a run goes on."""
 
@@ -126,9 +133,10 @@ def execute(
                 progress.skipped(one)
             for remark in plan.source.remarks:
                 progress.note(remark)
-            store.update(remarks=list(plan.source.remarks))
-            with evaluated(plan.network.model):
+            with evaluated(plan.network.module):
                 _explain_all(plan, store, workers, progress)
+            remarks = [*plan.source.remarks, *([REPAIRED] if store.damaged else [])]
+            store.update(remarks=remarks)
             store.finish(plan.skipped, {"images": len(plan.samples) + len(plan.skipped)})
         run = Run.load(out)
         store.write_summary(run.summary)
@@ -164,11 +172,13 @@ def _explain_all(plan: Plan, store: RunStore, workers: int, progress: Progress) 
         progress.note(
             f"The run in '{store.folder}' goes on after {count - len(left)} of {count} images."
         )
+    if store.damaged:
+        progress.note(REPAIRED)
     progress.begin(count, count - len(left))
     if not left:
         return
     null_images = [plan.samples[at].id for at in null_sample(count)]
-    explainer = Explainer(plan.network.model, spec, progress.within, null_images)
+    explainer = Explainer(plan.network, spec, progress.within, null_images)
     with closing(read_ahead(plan.dataset(), left, workers)) as entries, explainer:
         for number, part in todo:
             rows, failed = _Chunk(explainer, batch_size, progress).run(entries, len(part))

@@ -1,56 +1,10 @@
-"""What a network takes: images or volumes, of how many channels."""
+"""How large tiles are, by what a person gave and what the network needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-
-from unetcam.errors import ModelError, RunError
-
-#: The sizes at which a network is looked at where no other is given, by spatial dimensions.
-EXAMPLE_SIZES = {2: (256, 256), 3: (64, 64, 64)}
-
-_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
-
-
-def spatial_dims(model: nn.Module) -> int:
-    """2 for a network of images and 3 for one of volumes, told by its first convolution.
-
-    Examples
-    --------
-    >>> spatial_dims(nn.Sequential(nn.Conv3d(1, 8, 3), nn.Conv3d(8, 2, 1)))
-    3
-    """
-    first = _first_convolution(model)
-    return 3 if isinstance(first, nn.Conv3d) else 2
-
-
-def input_channels(model: nn.Module) -> int:
-    """Channels of a network's input, read from its first convolution.
-
-    Raises
-    ------
-    ModelError
-        For a network without a convolution.
-
-    Examples
-    --------
-    >>> input_channels(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)))
-    3
-    """
-    first = _first_convolution(model)
-    if first is None:
-        raise ModelError(
-            "The network has no convolution that tells how many channels its images have: say so "
-            "with channels=.",
-            option="channels",
-        )
-    return first.in_channels
-
-
-def _first_convolution(model: nn.Module) -> nn.Conv2d | nn.Conv3d | None:
-    return next((one for one in model.modules() if isinstance(one, _CONVOLUTIONS)), None)
+from unetcam.errors import RunError
 
 
 def tiles_of(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from unetcam import methods
@@ -26,48 +25,21 @@ from unetcam.data import (
 )
 from unetcam.errors import LayerError, ModelError, RunError
 from unetcam.methods import Method
-from unetcam.models import load_model
-from unetcam.models.layers import LayerTable
-from unetcam.models.loading import check_supported, has_random_weights, unwrapped
-from unetcam.models.topology import find_layers
+from unetcam.models import LoadedModel, load
+from unetcam.models.opening import (
+    EXAMPLE_SIZES,
+    blank_images,
+    choose_device,
+    input_channels,
+    spatial_dims,
+)
 from unetcam.runs.digests import data_digest, model_digest
-from unetcam.runs.model_inputs import EXAMPLE_SIZES, input_channels, spatial_dims, tiles_of
+from unetcam.runs.model_inputs import tiles_of
 from unetcam.runs.spec import Spec
-from unetcam.targets import ClassScore, class_count
+from unetcam.targets import ClassScore
 
 #: Why an image without a ground truth is left out of a report.
 NO_MASK = "No mask is named for it, and a report needs one: add it, or leave it out."
-
-
-@dataclass(frozen=True)
-class Network:
-    """A loaded network, and what a look at it showed.
-
-    Attributes
-    ----------
-    model : nn.Module
-        In eval mode, on `device`.
-    device : torch.device
-    table : LayerTable
-    classes : int
-        How many classes its logits have.
-    channels : int
-        Channels of its input.
-    dims : int
-        2 for a network of images, 3 for one of volumes.
-    """
-
-    model: nn.Module
-    device: torch.device
-    table: LayerTable
-    classes: int
-    channels: int
-    dims: int = 2
-
-    @property
-    def stride(self) -> int:
-        """The largest stride: what an image's sides must be multiples of."""
-        return max((layer.stride for layer in self.table), default=1)
 
 
 @dataclass(frozen=True)
@@ -76,14 +48,14 @@ class Plan:
 
     Attributes
     ----------
-    network : Network
+    network : LoadedModel
     source : Source
         The images and masks.
     spec : Spec
         A settled one.
     """
 
-    network: Network
+    network: LoadedModel
     source: Source
     spec: Spec
 
@@ -102,55 +74,19 @@ class Plan:
         return self.source.dataset(self.spec.preprocessing, positions)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU where there is one.
-
-    Raises
-    ------
-    RunError
-        For a device that this machine does not have.
-
-    Examples
-    --------
-    >>> choose_device("cpu")
-    device(type='cpu')
-    >>> choose_device("tpu")
-    Traceback (most recent call last):
-        ...
-    unetcam.errors.RunError: There is no device 'tpu': use auto, cpu, cuda or cuda:0.
-    """
-    kind, _, number = name.partition(":")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    if kind != "cuda" or (number and not number.isdecimal()) or name.endswith(":"):
-        raise RunError(
-            f"There is no device '{name}': use auto, cpu, cuda or cuda:0.", option="device"
-        )
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= count:
-        raise RunError(
-            f"Device '{name}' is not there, as PyTorch sees {count} CUDA devices on this machine: "
-            "use device='auto' or 'cpu'.",
-            option="device",
-        )
-    return torch.device("cuda", int(number or 0))
-
-
 def open_network(
     spec: Spec,
-    model: nn.Module | None = None,
+    model: nn.Module | LoadedModel | None = None,
     *,
     source: Source | None = None,
     must_be_trained: bool = True,
-) -> Network:
+) -> LoadedModel:
     """Load a network, move it to its device, and look at it once.
 
     Parameters
     ----------
     spec : Spec
-    model : nn.Module, optional
+    model : nn.Module or LoadedModel, optional
         A network in memory, which stays on its device; by default the one that the spec names.
     source : Source, optional
         Images in memory, whose size the network is looked at in where the spec has none.
@@ -162,40 +98,29 @@ def open_network(
     UnetcamError
         One sentence: what is wrong with the network, the checkpoint or the device.
     """
+    if isinstance(model, LoadedModel):
+        _check_own_device(spec, model.device)
+        return model
     if model is None:
-        model = _loaded(spec, must_be_trained=must_be_trained)
-        device = choose_device(spec.device)
-        model.to(device)
-    else:
-        check_supported(model)
-        model = unwrapped(model)
-        device = _own_device(spec, model)
-    check_supported(model)
-    channels = spec.channels or input_channels(model)
-    dims = spatial_dims(model)
-    if spec.size is not None and len(spec.size) != dims:
-        raise RunError(
-            f"The network takes {'volumes' if dims == 3 else 'images'}, and a size of "
-            f"{_by(spec.size)} was given: use {dims} numbers, as in {_by((96,) * dims)}.",
-            option="size",
+        return load(
+            spec.model,
+            checkpoint=spec.checkpoint,
+            model_args=spec.model_args,
+            key=spec.key,
+            allow_pickle=spec.allow_pickle,
+            device=spec.device,
+            channels=spec.channels,
+            size=spec.size,
+            seed=spec.seed,
+            must_be_trained=must_be_trained,
         )
-    size = spec.size or _size_in(source, channels, dims) or EXAMPLE_SIZES[dims]
-    example = _example(model, (channels, *size), device)
-    try:
-        with evaluated(model):
-            table = find_layers(model, example)
-            first = table[0].name if len(table) else None
-            logits = UNetCAM(model, [first] if first else None)(example, [ClassScore(0)]).logits
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        if isinstance(error, (ModelError, LayerError)):
-            raise
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"The network fails on {channels} channels of {_by(example.shape[2:])} pixels "
-            f"({first_line.rstrip('.')}): give what it needs with channels= and size=.",
-            option=("channels", "size"),
-        ) from error
-    return Network(model, device, table, class_count(logits), channels, dims)
+    loaded = LoadedModel.of(model)
+    _check_own_device(spec, loaded.device)
+    channels = spec.channels or input_channels(loaded.module)
+    size = spec.size or _size_in(source, channels, spatial_dims(loaded.module))
+    with evaluated(loaded.module):
+        loaded.look(blank_images(loaded, channels=channels, size=size))
+    return loaded
 
 
 @contextmanager
@@ -220,26 +145,8 @@ def evaluated(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _loaded(spec: Spec, *, must_be_trained: bool) -> nn.Module:
-    torch.manual_seed(spec.seed)
-    model = load_model(
-        spec.model,
-        checkpoint=None if spec.checkpoint is None else Path(spec.checkpoint),
-        model_args=spec.model_args,
-        allow_pickle=spec.allow_pickle,
-        key=spec.key,
-    )
-    if must_be_trained and spec.checkpoint is None and has_random_weights(spec.model):
-        raise ModelError(
-            f"{spec.model} without checkpoint= has random weights, which explain nothing: "
-            "give the weights with checkpoint=FILE.",
-            option="checkpoint",
-        )
-    return model
-
-
-def _own_device(spec: Spec, model: nn.Module) -> torch.device:
-    """The device of a network in memory, which is nobody's to move but its owner's."""
+def _check_own_device(spec: Spec, device: torch.device) -> None:
+    """A network in memory is nobody's to move but its owner's."""
     for name in ("checkpoint", "model_args", "key", "allow_pickle"):
         if getattr(spec, name):
             raise RunError(
@@ -247,30 +154,16 @@ def _own_device(spec: Spec, model: nn.Module) -> torch.device:
                 "network by its code.",
                 option=name,
             )
-    tensor = next(model.parameters(), None)
-    device = torch.device("cpu") if tensor is None else tensor.device
     if spec.device != "auto" and choose_device(spec.device) != device:
         raise RunError(
             f"The network lies on {device}, and device='{spec.device}' was given: move it there "
             f"first with model.to('{spec.device}').",
             option="device",
         )
-    return device
-
-
-def _example(model: nn.Module, shape: Sequence[int], device: torch.device) -> Tensor:
-    """An empty input (1, C, *spatial) of the type that the network takes."""
-    parameter = next(model.parameters(), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
-    return torch.zeros(1, *shape, device=device, dtype=dtype)
-
-
-def _by(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))
 
 
 def choose_layers(
-    network: Network, names: Sequence[str] | None, method: Method
+    network: LoadedModel, names: Sequence[str] | None, method: Method
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The layers to explain and their strides: the named ones, or what suits the method.
 
@@ -288,22 +181,22 @@ def choose_layers(
         )
     if len(set(chosen)) < len(chosen):
         raise LayerError(f"A layer is named twice in {', '.join(chosen)}: name each once.")
-    UNetCAM(network.model, list(chosen))  # an unknown name is an error here, not in the loop
+    UNetCAM(network, list(chosen))  # an unknown name is an error here, not in the loop
     known = network.table.strides
     missing = [name for name in chosen if name not in known]
     return chosen, tuple({**known, **_measured_strides(network, missing)}[name] for name in chosen)
 
 
-def _measured_strides(network: Network, layers: Sequence[str]) -> dict[str, int]:
+def _measured_strides(network: LoadedModel, layers: Sequence[str]) -> dict[str, int]:
     if not layers:
         return {}
     size = EXAMPLE_SIZES[network.dims]
-    example = _example(network.model, (network.channels, *size), network.device)
-    maps = UNetCAM(network.model, list(layers))(example, [ClassScore(0)]).maps
+    example = blank_images(network, channels=network.channels, size=size)
+    maps = UNetCAM(network, list(layers))(example, [ClassScore(0)]).maps
     return {name: max(1, round(size[-2] / m.shape[-2])) for name, m in maps.items()}
 
 
-def check_class_count(network: Network, classes: ClassTable) -> None:
+def check_class_count(network: LoadedModel, classes: ClassTable) -> None:
     """Raise a :class:`~unetcam.errors.ModelError` unless network and table agree."""
     if network.classes != len(classes.names):
         raise ModelError(
@@ -314,14 +207,14 @@ def check_class_count(network: Network, classes: ClassTable) -> None:
         )
 
 
-def prepare(spec: Spec, model: nn.Module | None = None, data: Any = None) -> Plan:
+def prepare(spec: Spec, model: nn.Module | LoadedModel | None = None, data: Any = None) -> Plan:
     """Find the data, load the network, and settle everything that determines the result.
 
     Parameters
     ----------
     spec : Spec
         What was asked for.
-    model : nn.Module, optional
+    model : nn.Module or LoadedModel, optional
         A network in memory, by default the one that the spec names; in eval mode.
     data : object, optional
         Images and masks, see :func:`unetcam.data.open_source`; by default those that the spec
@@ -354,14 +247,14 @@ def prepare(spec: Spec, model: nn.Module | None = None, data: Any = None) -> Pla
     if spec.limit is not None:
         source = source.subset(range(min(spec.limit, len(source.samples))))
     settled = settle(spec, network, source).settled(
-        model_digest=model_digest(network.model),
+        model_digest=model_digest(network.module),
         data_digest=data_digest(source.digest_entries()),
         samples=len(source.samples),
     )
     return Plan(network, source, settled)
 
 
-def settle(spec: Spec, network: Network, source: Source | None = None) -> Spec:
+def settle(spec: Spec, network: LoadedModel, source: Source | None = None) -> Spec:
     """The spec with what network and data decide: layers, classes, channels, tiles, scaling.
 
     Raises
@@ -456,7 +349,7 @@ def _size_in(source: Source | None, channels: int, dims: int) -> tuple[int, ...]
     return None if isinstance(first, Skipped) else tuple(first.prepared.image.shape[1:])
 
 
-def _batch_size(given: int | None, network: Network, tile: tuple[int, ...] | None) -> int:
+def _batch_size(given: int | None, network: LoadedModel, tile: tuple[int, ...] | None) -> int:
     if tile is not None and given is not None and given > 1:
         raise RunError(
             f"Tiles are of one image at a time, and a batch size of {given} was given: leave out "

@@ -9,24 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from unetcam.data import ClassTable, Skipped
-from unetcam.errors import RunError, reason
+from unetcam.diagnosis.finding import Diagnosis, Finding
+from unetcam.errors import RunError
+from unetcam.runs.findings import Examined, read_examined
+from unetcam.runs.parts import KEYS, read_rows, skipped_of
 from unetcam.runs.spec import SCHEMA_VERSION, Spec
 from unetcam.runs.store import ROWS, RUN_JSON, read_meta
 from unetcam.runs.summary import summarise
 
-#: What a row says about itself; every other column is a measure.
-KEYS = (
-    "image",
-    "layer",
-    "stage_stride",
-    "class_index",
-    "class_name",
-    "target",
-    "method",
-)
+UNTESTED = Examined(None, "Nothing was tested yet.")
 
 
 @dataclass
@@ -48,6 +41,8 @@ class Run:
         The images that could not be explained.
     spec : Spec
         What determined the result, as run.json has it.
+    examined : Examined
+        What was found of the network's faults, and on which images.
     """
 
     path: Path
@@ -56,6 +51,22 @@ class Run:
     summary: pd.DataFrame
     skipped: list[Skipped]
     spec: Spec
+    examined: Examined = UNTESTED
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """All that was tested, with its evidence; None where nothing was."""
+        return self.examined.diagnosis
+
+    @property
+    def undiagnosed(self) -> str:
+        """Why nothing was tested, in one sentence; empty where something was."""
+        return self.examined.reason
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings, the gravest first; none where nothing was found or tested."""
+        return () if self.diagnosis is None else self.diagnosis.findings
 
     @property
     def page(self) -> Path:
@@ -120,19 +131,28 @@ class Run:
                 "goes on where it stopped."
             )
         try:
-            rows = pd.read_parquet(folder / ROWS)
-        except (OSError, pa.ArrowException) as error:
+            rows = read_rows(folder / ROWS, meta["digests"][ROWS])
+        except ValueError as error:
             raise RunError(
-                f"'{folder / ROWS}' can't be read ({reason(error)}): run the report again with "
-                "force=True.",
+                f"'{folder / ROWS}' was damaged: start the same command again, and it is written "
+                "anew."
+            ) from error
+        try:
+            spec = Spec.from_dict(meta["spec"])
+            if spec.classes is None or not spec.layers or not spec.strides:
+                raise ValueError("It does not say what was run.")
+            summary = summarise(rows, seed=spec.seed)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RunError(
+                f"'{folder / RUN_JSON}' was damaged: run the report again with force=True.",
                 option="force",
             ) from error
-        spec = Spec.from_dict(meta["spec"])
         return cls(
             path=folder,
             meta=meta,
             rows=rows,
-            summary=summarise(rows, seed=spec.seed),
-            skipped=[Skipped(**one) for one in meta.get("skipped", [])],
+            summary=summary,
+            skipped=[skipped_of(one) for one in meta.get("skipped", [])],
             spec=spec,
+            examined=read_examined(folder, str(meta["fingerprint"])) or UNTESTED,
         )

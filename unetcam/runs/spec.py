@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from unetcam.data import ClassTable, Preprocessing
+from unetcam.data import ClassTable, Preprocessing, parse_classes
 from unetcam.errors import RunError, suggestion
 from unetcam.models import parse_model_args
 from unetcam.runs.digests import digest_of
@@ -343,8 +343,14 @@ class Spec:
         return {name: value for name, value in self.to_dict().items() if name not in origins}
 
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that differ where the result may differ."""
-        return digest_of({"schema_version": SCHEMA_VERSION, **self.determining()})
+        """64 hexadecimal digits that differ where the result may differ.
+
+        A field at its default does not count, so that a later version with a further option knows
+        the runs of this one.
+        """
+        plain = Spec().determining()
+        own = {name: value for name, value in self.determining().items() if value != plain[name]}
+        return digest_of({"schema_version": SCHEMA_VERSION, **own})
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Which settings another run's values have otherwise, in words a person can act on."""
@@ -390,5 +396,5 @@ def _class_table(
             return classes
         return replace(classes, ignore_index=ignore_index)
     if isinstance(classes, (str, os.PathLike)):
-        return ClassTable.parse(os.fspath(classes), ignore_index=ignore_index)
+        return parse_classes(os.fspath(classes), ignore_index=ignore_index)
     return ClassTable(tuple(classes), ignore_index=ignore_index)

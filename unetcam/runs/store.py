@@ -8,7 +8,6 @@ were skipped in its metadata; a part is there wholly or not at all. At the end t
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,7 +23,17 @@ import pyarrow.parquet as pq
 
 from unetcam.data import Skipped
 from unetcam.errors import RunError
+from unetcam.runs.digests import file_digest
 from unetcam.runs.files import TEMPORARY, FolderLock, remove_tree, replacing, write_json, write_text
+from unetcam.runs.parts import (
+    PARTS,
+    Part,
+    read_parts,
+    read_rows,
+    remove_parts,
+    skipped_of,
+    write_part,
+)
 from unetcam.runs.spec import SCHEMA_VERSION, Spec
 from unetcam.runs.versions import versions
 
@@ -34,13 +43,10 @@ ROWS_CSV = "rows.csv"
 SUMMARY = "summary.csv"
 SKIPPED = "skipped.csv"
 PREPROCESSING = "preprocessing.yaml"
-PARTS = "parts"
 DRAFT = ".report-draft"
 
 _TABLES = (ROWS, ROWS_CSV, SUMMARY, SKIPPED, PREPROCESSING)
 _HARMLESS = {".DS_Store", ".gitignore", ".gitkeep", "Thumbs.db", "desktop.ini"}
-_PART = re.compile(r"\d{6}\.parquet")
-_FINGERPRINT, _SKIPPED = b"unetcam.fingerprint", b"unetcam.skipped"
 State = Literal["new", "resumed", "finished"]
 
 
@@ -80,6 +86,8 @@ class RunStore:
         self.folder = folder
         self.spec = spec
         self.fingerprint = spec.fingerprint()
+        #: Whether something that was written before can't be read, and is written again.
+        self.damaged = False
         if folder.exists() and not folder.is_dir():
             raise RunError(f"'{folder}' is a file: name a folder for the run.")
         try:
@@ -112,7 +120,9 @@ class RunStore:
             return "new"
         same = meta.get("fingerprint") == self.fingerprint
         if same and not force and meta.get("status") != "failed":
-            return "finished" if meta.get("status") == "finished" else "resumed"
+            if meta.get("status") == "finished" and _rows_are_whole(self.folder, meta):
+                return "finished"
+            return "resumed"
         if not force and meta.get("status") != "failed":
             differences = self.spec.differences(meta.get("spec", {}))
             raise RunError(
@@ -142,8 +152,11 @@ class RunStore:
             meta = read_meta(self.folder)
             assert meta is not None
             self.meta = meta
+            self.meta.setdefault("files", [PREPROCESSING])
             if self.state == "resumed":
-                self.meta["resumed"] = int(self.meta.get("resumed", 0)) + 1
+                self.damaged = self.meta["status"] == "finished"
+                self.meta["status"] = "running"
+                self.meta["resumed"] = self.meta.get("resumed", 0) + 1
         self._remove_leftovers()
         self._save()
         if self.state != "finished":
@@ -156,7 +169,7 @@ class RunStore:
                 draft.unlink(missing_ok=True)
         remove_tree(self.folder / DRAFT)
         if self.state == "finished":
-            _remove_parts(self.folder, self.fingerprint)
+            remove_parts(self.folder, self.fingerprint)
 
     def _save(self) -> None:
         write_json(self.folder / RUN_JSON, self.meta)
@@ -169,39 +182,21 @@ class RunStore:
     # -- parts ------------------------------------------------------------------------------
 
     def done(self) -> set[int]:
-        """The numbers of the parts that are written."""
-        return {int(path.stem) for path in self._paths()}
-
-    def _paths(self) -> list[Path]:
-        return _parts_of(self.folder, self.fingerprint)
-
-    def _part(self, number: int) -> Path:
-        return self.folder / PARTS / f"{number:06d}.parquet"
+        """The numbers of the parts that are written and whole; the others are written again."""
+        parts = list(read_parts(self.folder, self.fingerprint))
+        self.damaged = self.damaged or None in parts
+        return {part.number for part in parts if part is not None}
 
     def append(self, number: int, rows: pd.DataFrame, skipped: Sequence[Skipped]) -> None:
         """Write one part: a chunk's rows, and the images of it that were skipped."""
-        table = pa.Table.from_pandas(rows, preserve_index=False)
-        # pandas' own metadata names its version: the files of two machines would differ
-        table = table.replace_schema_metadata(
-            {
-                _FINGERPRINT: self.fingerprint,
-                _SKIPPED: json.dumps([asdict(one) for one in skipped]),
-            }
-        )
-        with replacing(self._part(number)) as draft:
-            pq.write_table(table, draft)
+        write_part(self.folder, self.fingerprint, number, rows, skipped)
 
-    def _parts(self) -> Iterator[pa.Table]:
-        for path in self._paths():
-            yield pq.read_table(path)
+    def _parts(self) -> Iterator[Part]:
+        return (one for one in read_parts(self.folder, self.fingerprint) if one is not None)
 
     def skipped(self) -> list[Skipped]:
         """The images that were skipped in the written parts, in order."""
-        found: list[Skipped] = []
-        for path in self._paths():
-            metadata = pq.read_schema(path).metadata or {}
-            found += [Skipped(**one) for one in json.loads(metadata.get(_SKIPPED, b"[]"))]
-        return found
+        return [one for part in self._parts() for one in part.skipped]
 
     def finish(self, skipped: Sequence[Skipped], counts: dict[str, int]) -> None:
         """Make rows.parquet, rows.csv and skipped.csv of the parts, then remove these.
@@ -219,6 +214,7 @@ class RunStore:
                 draft, index=False, lineterminator="\n"
             )
         rows, explained = self._merge()
+        self.meta["digests"] = {ROWS: file_digest(self.folder / ROWS)}
         self.meta["counts"] = {**counts, "explained": explained, "rows": rows}
         self.meta["counts"]["skipped"] = len(everything)
         if rows == 0:
@@ -230,7 +226,7 @@ class RunStore:
                 option=tuple(first.options),
             )
         self.update(status="finished", finished=_now())
-        _remove_parts(self.folder, self.fingerprint)
+        remove_parts(self.folder, self.fingerprint)
 
     def _merge(self) -> tuple[int, int]:
         """Join the parts one at a time, so that memory doesn't grow; count rows and images."""
@@ -240,7 +236,7 @@ class RunStore:
         schema: pa.Schema | None = None
         with replacing(self.folder / ROWS) as draft, replacing(self.folder / ROWS_CSV) as text:
             try:
-                for part in self._parts():
+                for part in (one.rows for one in self._parts()):
                     if part.num_rows == 0:
                         continue
                     part = part.replace_schema_metadata(None)
@@ -275,13 +271,41 @@ class RunStore:
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
-    """A folder's run.json, or None where the folder holds no run of ours."""
+    """A folder's run.json, or None where the folder holds no run of ours that can be read."""
     try:
         meta = json.loads((folder / RUN_JSON).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        version = meta["schema_version"]
+        if isinstance(version, int) and version != SCHEMA_VERSION and "fingerprint" in meta:
+            return dict(meta)  # what it holds is for another version to know
+        known = (
+            version == SCHEMA_VERSION
+            and isinstance(meta["fingerprint"], str)
+            and isinstance(meta.get("status", ""), str)
+            and isinstance(meta.get("spec", {}), dict)
+            and isinstance(meta.get("resumed", 0), int)
+            and isinstance(meta.get("counts", {}), dict)
+            and all(isinstance(name, str) for name in meta.get("files", []))
+            and all(skipped_of(one) for one in meta.get("skipped", []))
+            and (meta.get("status") != "finished" or _is_complete(meta))
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    known = isinstance(meta, dict) and "schema_version" in meta and "fingerprint" in meta
     return meta if known else None
+
+
+def _is_complete(meta: dict[str, Any]) -> bool:
+    """Whether a finished run's run.json holds what every reader of it counts on."""
+    counts = [meta["counts"][name] for name in ("images", "explained", "rows", "skipped")]
+    whole = all(isinstance(one, int) for one in counts) and {"spec", "skipped"} <= set(meta)
+    return whole and isinstance(meta["digests"][ROWS], str)
+
+
+def _rows_are_whole(folder: Path, meta: dict[str, Any]) -> bool:
+    try:
+        read_rows(folder / ROWS, meta["digests"][ROWS])
+    except ValueError:
+        return False
+    return True
 
 
 def check_free(folder: Path, *, force: bool = False, beside: Collection[str] = ()) -> None:
@@ -299,6 +323,12 @@ def check_free(folder: Path, *, force: bool = False, beside: Collection[str] = (
         for path in folder.iterdir()
         if path.name not in expected and not path.name.endswith(TEMPORARY)
     )
+    if foreign and RUN_JSON in foreign:
+        raise RunError(
+            f"'{folder / RUN_JSON}' is no record of a run, or was damaged: choose a new folder, or "
+            "add force=True to begin anew in this one.",
+            option="force",
+        )
     if foreign:
         raise RunError(
             f"'{folder}' holds files that no run wrote ({_listed(foreign)}): choose a new folder, "
@@ -320,37 +350,23 @@ def delete_run(folder: Path) -> None:
         raise RunError(f"'{folder}' holds no run: there is no {RUN_JSON} of a run in it.")
     root = folder.resolve()
     parents: set[Path] = set()
-    for name in meta.get("files", []):
-        path = (folder / str(name)).resolve()
-        if root not in path.parents:  # run.json was changed by hand: leave what lies elsewhere
-            continue
-        path.unlink(missing_ok=True)
-        if path.parent != root:
-            parents.add(path.parent)
+    listed = meta.get("files", [])
+    for name in listed if isinstance(listed, list) else []:
+        with suppress(
+            OSError, ValueError, TypeError
+        ):  # a name that no file can have: run.json was changed
+            path = (folder / name).resolve()
+            if root not in path.parents:  # changed by hand: leave what lies elsewhere
+                continue
+            path.unlink(missing_ok=True)
+            if path.parent != root:
+                parents.add(path.parent)
     for parent in parents:
         with suppress(OSError):
             parent.rmdir()
-    _remove_parts(folder, str(meta["fingerprint"]))
+    remove_parts(folder, str(meta["fingerprint"]))
     remove_tree(folder / DRAFT)
     (folder / RUN_JSON).unlink(missing_ok=True)
-
-
-def _parts_of(folder: Path, fingerprint: str) -> list[Path]:
-    """The parts in `folder` that the run with this fingerprint wrote, in order."""
-    found = []
-    for path in sorted((folder / PARTS).glob("*.parquet")):
-        with suppress(OSError, pa.ArrowException):
-            metadata = pq.read_schema(path).metadata or {}
-            if _PART.fullmatch(path.name) and metadata.get(_FINGERPRINT) == fingerprint.encode():
-                found.append(path)
-    return found
-
-
-def _remove_parts(folder: Path, fingerprint: str) -> None:
-    for path in _parts_of(folder, fingerprint):
-        path.unlink(missing_ok=True)
-    with suppress(OSError):
-        (folder / PARTS).rmdir()
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unetcam.measures import of_the_map
+from unetcam.runs.parts import KEYS
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -26,7 +27,6 @@ SUMMARY_COLUMNS = (
     "empty",
 )
 
-_KEYS = ("image", "layer", "stage_stride", "class_index", "class_name", "target", "method")
 _BLOCK = 1 << 22
 
 
@@ -81,7 +81,7 @@ def summarise(
     0  empty  0.333333        3      0
     1   gini  0.300000        2      1
     """
-    names = [n for n in rows.columns if n not in _KEYS] if metrics is None else list(metrics)
+    names = [n for n in rows.columns if n not in KEYS] if metrics is None else list(metrics)
     resample = _Resampler(seed, draws, level)
     tables = []
     # a stable sort: classes in their order, and layers as they come, deepest first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from operator import index
 
 import torch
 from torch import Tensor
@@ -102,6 +103,19 @@ class Pixel(RegionScore):
     x: int
     z: int | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for axis in ("z", "y", "x"):
+            given = getattr(self, axis)
+            if given is None and axis == "z":
+                continue
+            try:
+                self._set(axis, index(given))
+            except TypeError:
+                raise TargetError(
+                    f"{axis}={given!r} is no index of a pixel: give a whole number, from zero."
+                ) from None
+
     @property
     def _index(self) -> tuple[int, ...]:
         return (self.y, self.x) if self.z is None else (self.z, self.y, self.x)
@@ -175,7 +189,7 @@ class Box(RegionScore):
             if given is None and axis == "z":
                 continue
             try:
-                first, end = (int(edge) for edge in given)
+                first, end = (index(edge) for edge in given)
             except (TypeError, ValueError):
                 raise TargetError(
                     f"{axis}={given!r} is no range of a box: give the first index and the one "

@@ -16,6 +16,7 @@ from unetcam.data import Item, Sample, Skipped, Source, find_samples, open_sourc
 from unetcam.data.options import DataOptions
 from unetcam.data.sources import FileSource
 from unetcam.errors import DataError, RunError
+from unetcam.models import LoadedModel
 from unetcam.page.map_files import write_image, write_volume
 from unetcam.page.text import file_names
 from unetcam.runs import Plan, Progress, Silent, Spec, evaluated, open_network, settle
@@ -56,7 +57,7 @@ class MapFiles:
 
 @shows_options
 def map(  # its name on the command line and in `unetcam.map`
-    model: str | os.PathLike[str] | nn.Module,
+    model: str | os.PathLike[str] | nn.Module | LoadedModel,
     images: Any,
     *,
     out: str | os.PathLike[str],
@@ -68,7 +69,7 @@ def map(  # its name on the command line and in `unetcam.map`
 
     Parameters
     ----------
-    model : str, path or nn.Module
+    model : str, path, nn.Module or LoadedModel
         What MODEL is on the command line, or a network in memory.
     images : path, sequence of paths, Tensor or sequence of Tensor
         Files or folders; or images (C, H, W) in memory, prepared for the network.
@@ -100,7 +101,7 @@ def write_maps(
     images: Any,
     out: Path,
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | LoadedModel | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> MapFiles:
@@ -162,8 +163,8 @@ def write_maps(
         progress.skipped(one)
     progress.begin(len(plan.samples), 0)
     with (
-        evaluated(network.model),
-        Explainer(network.model, plan.spec, progress.within) as explainer,
+        evaluated(network.module),
+        Explainer(network, plan.spec, progress.within) as explainer,
     ):
         files, unread = _write_all(explainer, plan, folders, progress)
     skipped = [*plan.skipped, *unread]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from unetcam.errors import ModelError
+from unetcam.models import LoadedModel
 from unetcam.runs import Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,7 +65,7 @@ def shows_options(function: F) -> F:
     return function
 
 
-def named(model: Any) -> tuple[str, nn.Module | None]:
+def named(model: Any) -> tuple[str, nn.Module | LoadedModel | None]:
     """A model's name for the run, and the network itself where it lies in memory.
 
     Examples
@@ -76,8 +77,9 @@ def named(model: Any) -> tuple[str, nn.Module | None]:
     """
     if isinstance(model, (str, os.PathLike)):
         return os.fspath(model), None
-    if isinstance(model, nn.Module):
-        return f"{type(model).__module__}.{type(model).__qualname__}", model
+    if isinstance(model, (nn.Module, LoadedModel)):
+        kind = type(model.module if isinstance(model, LoadedModel) else model)
+        return f"{kind.__module__}.{kind.__qualname__}", model
     raise ModelError(
         f"A {type(model).__name__} is no network: give a torch.nn.Module, a folder, "
         "file.py:factory or smp:Unet."

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from unetcam import find_layers
 from unetcam.cam import UNetCAM
 from unetcam.data import Item, Skipped
 from unetcam.errors import LayerError
+from unetcam.models.loaded_model import LoadedModel
 from unetcam.page.gallery import Example, Origin, Role, choose_examples
 from unetcam.page.mistakes import Errors, Mistake, Pair
 from unetcam.page.slices import choose_slice
@@ -65,10 +65,10 @@ def explain_pictures(plan: Plan, run: Run) -> Pictures:
     chosen = {one.id: number for number, one in enumerate(plan.samples) if one.id in shown}
     dataset = plan.dataset(list(chosen.values()))
     scores = run.rows.drop_duplicates(["image", "class_index"]).set_index(["image", "class_index"])
-    contrasts = Contrasts(plan.network.model, run)
+    contrasts = Contrasts(plan.network, run)
     examples: dict[tuple[int, str, str], Example] = {}
     mistakes: dict[Pair, Mistake] = {}
-    with Explainer(plan.network.model, run.spec) as explainer:
+    with Explainer(plan.network, run.spec) as explainer:
         for position, name in enumerate(chosen):
             item = dataset[position]
             if isinstance(item, Skipped):  # it could be read a moment ago: its rows stay
@@ -96,17 +96,15 @@ class Contrasts:
 
     Parameters
     ----------
-    model : nn.Module
+    network : LoadedModel
+        One that was looked at, in eval mode.
     run : Run
     """
 
-    def __init__(self, model: nn.Module, run: Run) -> None:
-        self._model, self._spec, self._finest = model, run.spec, run.layers[-1]
-        tensor = next(model.parameters(), None)
-        self._device = torch.device("cpu") if tensor is None else tensor.device
-        self._dtype = torch.float32 if tensor is None else tensor.dtype
-        self._first: tuple[str, int] | None = None
-        self._looked = False
+    def __init__(self, network: LoadedModel, run: Run) -> None:
+        self._network, self._spec, self._finest = network, run.spec, run.layers[-1]
+        encoder = [layer for layer in network.table if layer.stage == "encoder"]
+        self._first = min(encoder, key=lambda layer: layer.stride, default=None)
 
     def __call__(
         self, item: Item, classes: Sequence[int], pairs: Sequence[Pair]
@@ -130,24 +128,25 @@ class Contrasts:
             Maps of (H, W) or (D, H, W) in the image's own frame, scaled to [0, 1]. Both are empty
             for a network whose layers have no map for this method.
         """
-        images = item.prepared.image[None].to(self._device, self._dtype)
-        first = self._first_layer(images)
+        first = self._first
         if first is None:
             return {}, {}
+        images = item.prepared.image[None].to(self._network.device, self._network.dtype)
         targets = [*(self._of_class(item, c) for c in classes),
                    *(self._of_pair(item, pair) for pair in pairs)]  # fmt: skip
-        layers = list(dict.fromkeys((first[0], self._finest)))
+        layers = list(dict.fromkeys((first.name, self._finest)))
         try:
             maps = self._maps(images, layers, targets)
         except LayerError:  # a layer of tokens or vectors, where the method has no map
             return {}, {}
 
+        strides = self._network.table.strides
+
         def origin(layer: str, number: int) -> Origin:
             heat = item.prepared.frame.restore(maps[layer][0, number].float())
-            stride = first[1] if layer == first[0] else 1
-            return Origin(layer, stride, scaled(heat.cpu().numpy()))
+            return Origin(layer, strides.get(layer, 1), scaled(heat.cpu().numpy()))
 
-        origins = {c: origin(first[0], number) for number, c in enumerate(classes)}
+        origins = {c: origin(first.name, number) for number, c in enumerate(classes)}
         reasons = {
             pair: [origin(layer, number) for layer in layers]
             for number, pair in enumerate(pairs, start=len(classes))
@@ -157,37 +156,23 @@ class Contrasts:
     def _maps(
         self, images: Tensor, layers: Sequence[str], targets: Sequence[Target]
     ) -> dict[str, Tensor]:
-        cam = UNetCAM(self._model, layers=list(layers), method=METHOD)
-        with torch.autocast(self._device.type, enabled=self._spec.amp):
+        cam = UNetCAM(self._network, layers=list(layers), method=METHOD)
+        with torch.autocast(self._network.device.type, enabled=self._spec.amp):
             if self._spec.tiles is None:
                 result = cam(images, targets=targets)
             else:
                 result = cam.tiled(images, *self._spec.tiles, targets=targets)
         return dict(result.resized(images.shape[2:]).maps)
 
-    def _first_layer(self, images: Tensor) -> tuple[str, int] | None:
-        """The encoder layer nearest to the image's resolution, and its stride."""
-        if not self._looked:
-            self._looked = True
-            tile = images
-            if self._spec.tiles is not None:
-                sides, _ = self._spec.tiles
-                tile = images[(slice(None), slice(None), *map(slice, sides))]
-            table = find_layers(self._model, tile)
-            encoder = [layer for layer in table if layer.stage == "encoder"]
-            nearest = min(encoder, key=lambda layer: layer.stride, default=None)
-            self._first = None if nearest is None else (nearest.name, nearest.stride)
-        return self._first
-
     def _of_class(self, item: Item, index: int) -> Target:
-        area = image_area(item.prepared.frame)[None].to(self._device)
+        area = image_area(item.prepared.frame)[None].to(self._network.device)
         region = PredictedRegion(index, within=ImageArea(index, area=area))
         return Contrast(index, against="runner_up", within=region)
 
     def _of_pair(self, item: Item, pair: Pair) -> Target:
         mask = item.prepared.mask
         assert mask is not None  # a pair of classes was counted against a truth
-        area = (mask[None] == pair.truth).to(self._device)
+        area = (mask[None] == pair.truth).to(self._network.device)
         region = PredictedRegion(pair.taken_for, within=ImageArea(pair.taken_for, area=area))
         return Contrast(pair.taken_for, against=pair.truth, within=region)
 

@@ -11,10 +11,13 @@ from typing import Any
 
 from torch import nn
 
+from unetcam.models import LoadedModel
 from unetcam.page.html import write_report
 from unetcam.page.overview import warnings
 from unetcam.runs import Plan, Progress, Run, Silent, Spec, execute, prepare, publishing
+from unetcam.runs.findings import Examined
 from unetcam.runs.prepare import evaluated
+from unetcam.tasks.diagnose import SWITCHED_OFF, examine_run
 from unetcam.tasks.options import located, named, shows_options
 from unetcam.tasks.pictures import explain_pictures
 
@@ -45,6 +48,8 @@ class Outcome:
             "layers": self.run.layers,
             "classes": list(self.run.classes.names),
             "skipped": self.run.meta["skipped"],
+            "findings": [one.to_dict() for one in self.run.findings],
+            "undiagnosed": self.run.undiagnosed,
             "warnings": warnings(self.run),
             "seconds": round(self.seconds, 2),
         }
@@ -61,10 +66,11 @@ class Outcome:
 
 @shows_options
 def report(
-    model: str | os.PathLike[str] | nn.Module,
+    model: str | os.PathLike[str] | nn.Module | LoadedModel,
     data: Any,
     *,
     out: str | os.PathLike[str],
+    diagnose: bool = True,
     workers: int = 0,
     force: bool = False,
     progress: Progress | None = None,
@@ -74,7 +80,7 @@ def report(
 
     Parameters
     ----------
-    model : str, path or nn.Module
+    model : str, path, nn.Module or LoadedModel
         What MODEL is on the command line, or a network in memory, which is explained in eval mode
         on its own device and left as it was.
     data : object
@@ -83,6 +89,9 @@ def report(
         taken as they are: prepared for the network.
     out : path
         The run's folder. A run that was stopped goes on with the same call.
+    diagnose : bool
+        Whether what the network gets wrong and leans on is tested, on up to 24 of the images; see
+        `findings` of the run.
     workers : int
         Processes that read files; data in memory is read in this one.
     force : bool
@@ -96,7 +105,7 @@ def report(
     Returns
     -------
     Run
-        `rows`, `summary`, `path`, and more; in a notebook it shows itself.
+        `rows`, `summary`, `findings`, `path`, and more; in a notebook it shows itself.
 
     Raises
     ------
@@ -128,6 +137,7 @@ def report(
         Path(out),
         model=module,
         data=in_memory,
+        diagnose=diagnose,
         workers=workers,
         force=force,
         progress=progress,
@@ -139,8 +149,9 @@ def run_report(
     spec: Spec,
     out: Path,
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | LoadedModel | None = None,
     data: Any = None,
+    diagnose: bool = True,
     workers: int = 0,
     force: bool = False,
     command: Sequence[str] = (),
@@ -157,6 +168,8 @@ def run_report(
         The run's folder.
     model, data
         A network and images in memory, see :func:`unetcam.runs.prepare`.
+    diagnose : bool
+        Whether what the network leans on is tested, see :mod:`unetcam.tasks.diagnose`.
     workers, force, command, beside, progress
         See :func:`unetcam.runs.execute`.
 
@@ -181,6 +194,10 @@ def run_report(
         beside=beside,
         progress=progress,
     )
+    if diagnose:
+        examine_run(plan, run, progress)
+    elif run.diagnosis is None:
+        run.examined = Examined(None, SWITCHED_OFF)
     progress.step("writing the report")
     page = assemble(plan, run)
     return Outcome(run, page, time.monotonic() - started)
@@ -202,10 +219,10 @@ def assemble(plan: Plan, run: Run) -> Path:
     Path
         report.html
     """
-    with evaluated(plan.network.model):
+    with evaluated(plan.network.module):
         shown = explain_pictures(plan, run)
     with publishing(run.path) as draft:
-        page = write_report(run, shown.examples, None, draft, mistakes=shown.mistakes)
+        page = write_report(run, shown.examples, run.diagnosis, draft, mistakes=shown.mistakes)
         name = page.relative_to(draft)
     return run.path / name
 

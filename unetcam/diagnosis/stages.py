@@ -1,0 +1,109 @@
+"""Skips and paths of the decoder without which nothing changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unetcam.diagnosis.examination import LEAST_IMAGES, Examination
+from unetcam.diagnosis.pictures import evidence_of
+from unetcam.diagnosis.registry import Kind, Screened, Tested, Turn, register
+from unetcam.diagnosis.wording import listed, on_images, percent
+from unetcam.errors import LayerError, ModelError
+from unetcam.interventions.stages import stage_effects
+from unetcam.models.loaded_model import LoadedModel
+
+
+@register
+class StageUnused(Kind):
+    """What enters a decoder stage by a skip or a path, and might as well be its mean."""
+
+    name = "stage-unused"
+    title = "A skip or path of the decoder is not used"
+    unit = "share of the most affected class's right pixels that stay"
+    remedy = (
+        "Check that the connection is wired as meant (joined, not overwritten or zeroed, weights "
+        "loaded); if it is, the network does as well without it and can be made smaller."
+    )
+    turn: Turn = "reliance"
+    limit = 0.998
+    grave = (2.0, 2.0)  # always low: nothing is predicted wrongly because of it
+
+    def screen(self, exam: Examination) -> Sequence[Screened]:
+        cannot = self._unaskable(exam)
+        if cannot is not None:
+            return [Screened.unasked(None, cannot)]
+        stays = self._stays(exam)
+        if not stays:
+            return [Screened.unasked(None, "The network has no skips or paths that can be told.")]
+        unused = self._unused(stays)
+        least = max(stays, key=lambda name: float(stays[name].nanmean()))
+        share = 1 - float(stays[least].nanmean())
+        reason = (
+            f"Replacing what enters by '{least}' by its mean, the least of {len(stays)} that were "
+            f"tried, flips {percent(share)} of the most affected class."
+        )
+        return [Screened(None, stays[least], bool(unused), reason)]
+
+    def _unaskable(self, exam: Examination) -> str | None:
+        if not isinstance(exam.model, LoadedModel):
+            return "Only a network whose modules are at hand can be asked, and this is a function."
+        if len(exam.mixed_sample) < LEAST_IMAGES:
+            return f"Fewer than {LEAST_IMAGES} images hold right pixels of a class."
+        try:
+            exam.model.look(exam.images[:1])
+        except (LayerError, ModelError) as error:
+            return f"The network's stages can't be told: {error}"
+        return None
+
+    def _stays(self, exam: Examination) -> dict[str, Tensor]:
+        """By part, (images,): the share that stays of the class that loses most."""
+        assert isinstance(exam.model, LoadedModel)
+        kept = {name: exam.remembered(f"{self.name} {name}") for name in exam.model.table.parts}
+        if not any(one is not None for one in kept.values()):
+            image = torch.tensor(exam.mixed_sample, device=exam.images.device, dtype=torch.long)
+            effects = stage_effects(exam.model, exam.predictor, exam.baseline, image)
+            for name, flips in effects.items():
+                most = torch.nan_to_num(flips[:, list(exam.present)], nan=0.0).amax(dim=1)
+                kept[name] = exam.remember(f"{self.name} {name}", 1 - most.cpu())
+        return {name: one for name, one in kept.items() if one is not None}
+
+    def _unused(self, stays: dict[str, Tensor]) -> list[str]:
+        return [name for name, one in stays.items() if float(one.mean()) >= self.limit]
+
+    def test(self, exam: Examination, suspect: Screened) -> Tested:
+        stays = self._stays(exam)
+        unused = self._unused(stays)
+        used = [one for name, one in stays.items() if name not in unused]
+        effects = torch.stack([stays[name] for name in unused]).amin(dim=0)
+        controls = torch.stack(used).mean(dim=0) if used else torch.full_like(effects, torch.nan)
+        names = listed([f"'{name}'" for name in unused])
+        count = len(exam.mixed_sample)
+
+        def claim(effect: float, control: float) -> str:
+            others = (
+                f"; replacing one of the other {len(used)} leaves {percent(control)} on average"
+                if used
+                else ""
+            )
+            return (
+                f"What enters the decoder by {names} is not used: replacing it by its mean over "
+                f"{on_images(count)} leaves {100 * effect:.1f} % of the right pixels of the class "
+                f"that loses most as they were{others}."
+            )
+
+        return Tested(
+            image=exam.mixed_sample,
+            effects=effects,
+            controls=controls,
+            claim=claim,
+            evidence=lambda image: evidence_of(
+                exam,
+                image,
+                f"Its prediction is the same without what enters by {names}.",
+                class_index=None,
+            ),
+            details={f"stays_{name}": float(one.mean()) for name, one in stays.items()},
+        )
