@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import truth_page as page
 import truth_planted
-from truth_networks import training_seconds
+from truth_networks import FAULTS, training_seconds
 from truth_tables import (
     STRONG,
     SURROUNDINGS,
@@ -23,6 +23,9 @@ from truth_tables import (
     of_fault,
     untrue,
 )
+
+WHOLE_RUN = 10
+"""Seeds of a whole run."""
 
 CARRIES_NOT = """\
 Measured before this benchmark, on 88 other networks with planted faults:
@@ -42,18 +45,29 @@ So a map shows, and an intervention decides."""
 def write(networks: Sequence[Judged], cache: Path) -> str:
     """The whole page, from the judgements."""
     made, limits = page.columns(networks)
-    seeds = 1 + max(one.truth.seed for one in networks)
     judging = sum(sum(one.seconds.values()) for one in networks)
     minutes = (judging + training_seconds(cache)) / 60
     weight, all_untrue, findings = page.per_healthy(networks, even=False)
+    told = sum("diagnosis" in one.answers for one in networks)
+    compared = sum("grid saliency" in one.answers for one in networks)
+    whole = len(FAULTS) * WHOLE_RUN
+    partial = (
+        f"""
+**A part of a run**: of the {whole} networks of {WHOLE_RUN} seeds {len(networks)} are made,
+{told} diagnosed and {compared} also judged by the slow rules. Where a rate stands on few networks
+its interval says so, and "-" is a question that was not asked yet; the same command goes on."""
+        if told < whole
+        else ""
+    )
     parts = [
         f"""\
 # What is found, and what is not
 
-Made by `python scripts/truth.py run --cache DIR --seeds {seeds}` and
-`python scripts/truth.py page --cache DIR`: {len(networks)} networks, {minutes:.0f} minutes of one
-core for the training and all judgements ({platform.machine()}, torch
+Made by `python scripts/truth.py run --cache DIR` and
+`python scripts/truth.py page --cache DIR`: {len(networks)} networks, at
+least {minutes:.0f} minutes of one core for training and judgements ({platform.machine()}, torch
 {torch.__version__.split("+")[0]}). `tests/test_truth.py` (slow) makes a small part of it anew.
+{partial}
 
 A tool that says what a network leans on has to be tried on networks of which that is known. Here
 they are made: small U-Nets (210 k weights) on scenes of 64 x 64 pixels, composed of photographs
@@ -118,8 +132,7 @@ seeds. A cue that is everywhere, as the ground, the tint or the blur, has no win
         "## The limits\n\nAs they were fixed on the even seeds.",
         page.limits_table(limits),
         "## What a map can't carry\n\n" + CARRIES_NOT,
-        "On the networks of this page, all seeds:",
-        page.map_table(networks),
+        _maps_part(networks),
         _planted_part(cache),
         """\
 ## What it takes
@@ -130,6 +143,12 @@ Processor seconds per network on one core; the diagnosis and the thresholds on 2
         _shortfalls(networks),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _maps_part(networks: Sequence[Judged]) -> str:
+    if not any("maps" in one.answers for one in of_fault(networks, *page.HEALTHY)):
+        return ""
+    return "On the networks of this page, all seeds:\n\n" + page.map_table(networks)
 
 
 def _kinds() -> str:
@@ -214,6 +233,7 @@ networks there:
 
 {missed}
 
-A rate of few networks is wide: read the intervals.{took} Scenes of 64 pixels, one family of small
-U-Nets and six cues are not the world; what is missed here is missed elsewhere, what is found here
-need not be."""
+A rate of few networks is wide: read the intervals.{took}
+
+Scenes of 64 pixels, one family of small U-Nets and six cues are not the world: what is missed here
+will be missed elsewhere, and what is found here need not be."""
