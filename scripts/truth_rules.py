@@ -21,6 +21,7 @@ from truth_networks import Planted
 from truth_scenes import SIDE, Scene, cue_region
 
 from unetcam import UNetCAM
+from unetcam.errors import DataError
 from unetcam.targets import ClassScore, Contrast, PredictedRegion
 
 LAYERS = ("inc", "down1", "up1", "up2", "up3", "up4")
@@ -339,7 +340,10 @@ def windows(network: Planted) -> dict[str, float]:
 
     given = cases(network)
     truth = torch.where(given.regions, given.classes.view(-1, 1, 1), 0)
-    result = reliance(network.model, given.images, truth, classes=list(TOLD_APART))
+    try:
+        result = reliance(network.model, given.images, truth, classes=list(TOLD_APART))
+    except DataError:  # a network that finds no class has nothing that could flip
+        return dict.fromkeys(("flip", "everything", "top on cue"), float("nan"))
     flips = torch.full((len(given.images),), torch.nan)
     everything, hits = flips.clone(), []
     for number, (image, label) in enumerate(zip(result.image, result.classes, strict=True)):
