@@ -69,6 +69,8 @@ class SmallObjectsMissed(Kind):
     )
     turn: Turn = "errors"
     limit = 0.4
+    # Counted in pixels the smallest objects cost a class little, however many are missed.
+    grave = (2.0, 2.0)
 
     def screen(self, exam: Examination) -> Sequence[Screened]:
         rows = []
@@ -127,7 +129,7 @@ class SmallObjectsMissed(Kind):
         helps = ""
         remedy = None
         if not math.isnan(enlarged):
-            helps = f"; in some of these images enlarged twice, {percent(enlarged)} of them are"
+            helps = f"; in some of these images enlarged twice, {percent(enlarged)} are not found"
             if enlarged < 0.5 * float(objects.missed[small].double().mean()):
                 remedy = (
                     "Train and predict at a higher resolution: enlarged images are enough to find "
