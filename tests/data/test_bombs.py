@@ -6,6 +6,8 @@ import contextlib
 import gzip
 import resource
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -172,3 +174,42 @@ def test_the_limit_is_a_persons_to_set_and_knows_tiles(tmp_path: Path) -> None:
         assert entry.options == ("max_pixels",)
     with pytest.raises(DataError, match="max_pixels=0 leaves no image"):
         open_source(tmp_path / "images", max_pixels=0)
+
+
+DAMAGED_LZW = """
+import random, sys
+from pathlib import Path
+from unetcam.data import read_image
+from unetcam.errors import DataError
+path, start, end = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+whole, draw, refused = path.read_bytes(), random.Random(0), 0
+crashing = bytes.fromhex("8000000801fc0a090200102010a8143213088441")  # for imagecodecs 2026.3.6
+path.write_bytes(whole[:start] + crashing + whole[start + len(crashing):])
+try:
+    read_image(path)
+except DataError:
+    refused += 1000
+for _ in range(300):
+    content = bytearray(whole)
+    for place in draw.sample(range(start, end), 3):
+        content[place] = draw.randrange(256)
+    path.write_bytes(content)
+    try:
+        read_image(path)
+    except DataError:
+        refused += 1
+print(refused)
+"""
+
+
+def test_damaged_lzw_data_does_not_end_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(0).integers(0, 3, (17, 23, 3)).astype(np.float32)
+    tifffile.imwrite(path, pixels, photometric="rgb", compression="lzw", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        start, size = page.dataoffsets[0], page.databytecounts[0]
+    arguments = [sys.executable, "-c", DAMAGED_LZW, str(path), str(start), str(start + size)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert int(done.stdout) > 1050

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
@@ -25,6 +26,7 @@ from unetcam.errors import DataError
 
 _ORIENTATION_TAG = 274
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_LZW = 5
 _BIG_TIFF = 43
 _MOST_PAGES = 65536
 _BAND_AXES = "SC"
@@ -67,6 +69,9 @@ def read_tiff(path: Path, how: Reading) -> Picture:
         if photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK, _YCBCR):
             raise DataError("it is in a colour space that isn't read; convert it to RGB")
         alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
+        if int(page.compression) == _LZW:
+            for part in series.pages:
+                _require_sound_lzw(path, page, part)
         array = series.asarray()
         if array.shape != series.shape or array.dtype != series.dtype:
             raise DataError(
@@ -140,6 +145,34 @@ def _require_honest(page: Any, size: int) -> None:
         raise DataError(
             f"it consists of {parts} parts and tells where {listed} lie; write it again"
         )
+
+
+def _require_sound_lzw(path: Path, page: Any, part: Any) -> None:
+    """Refuse damaged LZW data, on some of which the decoder of imagecodecs ends the process.
+
+    libtiff, by Pillow, decodes each segment as a page of bytes, no further than it declares.
+    """
+    with path.open("rb") as file:
+        for index, (offset, size) in enumerate(
+            zip(part.dataoffsets, part.databytecounts, strict=False)
+        ):
+            if not size:
+                continue
+            _, _, (depth, rows, columns, samples) = page.decode(None, index)
+            width = -(-columns * samples * int(page.bitspersample) // 8)
+            file.seek(offset)
+            content = _page_of_bytes(file.read(size), width, depth * rows)
+            with Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
+                image.load()
+
+
+def _page_of_bytes(data: bytes, width: int, height: int) -> bytes:
+    """A little-endian TIFF file of one strip of LZW data (TIFF 6.0, sections 2 and 13)."""
+    place = 8 + 2 + 12 * 9 + 4  # behind the header and a directory of nine entries
+    entries = [(256, width), (257, height), (258, 8), (259, _LZW), (262, 1), (273, place)]
+    entries += [(277, 1), (278, height), (279, len(data))]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + data
 
 
 def _bands(array: Pixels, axes: str) -> Pixels:
