@@ -17,7 +17,9 @@ from torch import Tensor
 
 from unetcam.engine.memory import chunked, memory_bytes
 from unetcam.engine.score_gradients import scored_leaf
-from unetcam.errors import DataError, TargetError
+from unetcam.errors import DataError, ModelError, TargetError, UnetcamError
+from unetcam.models.io import Inputs, check_images, image_of
+from unetcam.models.tapped_model import TappedModel
 from unetcam.targets import Target, check_existing, check_targets
 
 _SCHEMA = 1
@@ -306,6 +308,35 @@ class RegionField:
                 "grid, or use the field before pooling."
             )
         return corners
+
+
+def field_of(
+    tapped: TappedModel,
+    image: Inputs,
+    layer: str | None,
+    method: str,
+    *,
+    memory_budget: int | float | None,
+) -> RegionField:
+    """The field of one image at one layer, the last, finest one by default.
+
+    See :meth:`unetcam.UNetCAM.field`.
+    """
+    if method != "gradcam":
+        raise UnetcamError(
+            f"A field gives Grad-CAM maps, and this UNetCAM is set to '{method}': use "
+            "method='gradcam', or cam(...)."
+        )
+    images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image_of(image)
+    check_images(tapped.loaded.module, images)
+    if len(images) != 1:
+        raise ModelError(
+            f"A field belongs to one image, and {len(images)} were given: call it for each."
+        )
+    name, derivatives = tapped.channel_derivatives(images, layer, memory_budget)
+    return RegionField(
+        derivatives.activation[0], derivatives.logits[0], derivatives.derivative[0], name
+    )
 
 
 def _like(scale: Tensor, tensor: Tensor) -> Tensor:

@@ -154,6 +154,21 @@ def get(name: str, seed: int | None = None) -> Method:
     return _seeded(_METHODS[name], seed)
 
 
+def chosen(method: str | Method) -> Method:
+    """A method by its name, or one with settings of its own, ready to be used.
+
+    Raises
+    ------
+    UnetcamError
+        For what is neither, and where a package that it needs is missing.
+    """
+    one = get(method) if isinstance(method, str) else method
+    if not isinstance(one, Method):
+        raise UnetcamError(f"{method!r} is no method: give a name of unetcam.methods.names().")
+    one.check()
+    return one
+
+
 def _seeded(method: Method, seed: int | None) -> Method:
     if seed is None or "seed" not in method.settings:
         return method

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unetcam.errors import ModelError, RunError
 from unetcam.models.loaded_model import LoadedModel
 from unetcam.models.loading import has_random_weights, load_model
-from unetcam.models.wrappers import check_supported
+from unetcam.models.supported import check_supported
 
 #: The sizes at which a network is looked at where no other is given, by spatial dimensions.
 EXAMPLE_SIZES = {2: (256, 256), 3: (64, 64, 64)}
