@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from unetcam.errors import ModelError, first_few, reason
+from unetcam.errors import ModelError, brief, first_few, reason
 
 _REMEDY: Final = "save the Python network's state_dict() and give that file."
 _HEAD: Final = 512
@@ -92,7 +92,7 @@ def _read_torch(path: Path, *, allow_pickle: bool) -> Any:
             raise _unreadable(path, error) from error
         if not allow_pickle:
             raise ModelError(
-                f"{path} holds more than tensors ({unsafe[1]}), and reading it could run code: "
+                f"{path} holds more than tensors ({brief(unsafe[1])}), and reading it could run code: "
                 "save model.state_dict() alone or, if you trust the file, give allow_pickle=True.",
                 option="allow_pickle",
             ) from error
@@ -126,6 +126,13 @@ def _require_file(path: Path) -> None:
         raise ModelError(f"There is no checkpoint file {path}: check the path.")
     if empty:
         raise ModelError(f"{path} is empty (0 bytes): copy or download it again.")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _of_folder(path: Path) -> str:
@@ -228,7 +235,7 @@ def _read_shards(index: Path, *, allow_pickle: bool) -> dict[str, Any]:
     outside = [name for name in names if not name or Path(name).name != name or "\0" in name]
     if outside:
         raise ModelError(f"{index} names files that don't lie beside it: put them there.")
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    missing = [name for name in names if not _is_there(index.parent / name)]
     if missing:
         raise ModelError(
             f"{index} lists {len(names)} files with weights, and {len(missing)} of them do not "

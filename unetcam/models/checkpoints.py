@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unetcam.errors import ModelError, first_few, reason
+from unetcam.errors import ModelError, brief, first_few, reason
 from unetcam.models.checkpoint_files import read_checkpoint
 from unetcam.models.weight_names import Fit, fits, has_shape, is_counter
 
@@ -193,7 +193,7 @@ def _choose(options: Sequence[Fit], path: Path) -> tuple[Fit, list[Fit]]:
         names = [fit.key for fit in different]
         raise ModelError(
             f"{path} holds several sets of weights that fit the network ({first_few(names)}): "
-            f"name one, as in key='{names[0]}'.",
+            f"name one, as in key='{brief(names[0])}'.",
             option="key",
         )
     return _without(ranked[0], ranked[1:]), ranked[1:]
@@ -230,7 +230,7 @@ def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _of_choice(best: Fit, others: Sequence[Fit], path: Path) -> Iterator[str]:
     """Which part of a file was taken where it held more."""
-    where = f"under '{best.key}'" if best.key else "without a prefix"
+    where = f"under '{brief(best.key)}'" if best.key else "without a prefix"
     if others:
         names = first_few([fit.key for fit in others])
         yield (
