@@ -169,4 +169,4 @@ def nearest(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 
     for candidate in known:
         by_plain.setdefault(plain(candidate), candidate)
     near = difflib.get_close_matches(plain(name), by_plain, n=count, cutoff=cutoff)
-    return [by_plain[found] for found in near]
+    return [by_plain[match] for match in near]

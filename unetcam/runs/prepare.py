@@ -226,14 +226,7 @@ def prepare(spec: Spec, model: nn.Module | LoadedModel | None = None, data: Any 
     UnetcamError
         One sentence: the first thing that is wrong, before anything is written.
     """
-    method = methods.get(spec.method)
-    method.check()
-    if not method.per_target:
-        raise RunError(
-            f"The method '{spec.method}' has maps of channels, and a report measures one for each "
-            "class: choose another method, or look at the maps with `unetcam map`.",
-            option="method",
-        )
+    methods.get(spec.method).check()
     if model is None:
         choose_device(spec.device)
     if data is None:
