@@ -92,8 +92,9 @@ def _read_torch(path: Path, *, allow_pickle: bool) -> Any:
             raise _unreadable(path, error) from error
         if not allow_pickle:
             raise ModelError(
-                f"{path} holds more than tensors ({brief(unsafe[1])}), and reading it could run code: "
-                "save model.state_dict() alone or, if you trust the file, give allow_pickle=True.",
+                f"{path} holds more than tensors ({brief(unsafe[1])}), and reading it could run "
+                "code: save model.state_dict() alone or, if you trust the file, give "
+                "allow_pickle=True.",
                 option="allow_pickle",
             ) from error
     except Exception as error:  # torch raises every kind for a damaged file; none is of our code
