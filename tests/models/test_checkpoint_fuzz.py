@@ -1,4 +1,4 @@
-"""Thousands of damaged checkpoints: each is read, or told in one line, soon and in little memory."""
+"""Thousands of damaged checkpoints: each is read, or told in a line, soon, in little memory."""
 
 from __future__ import annotations
 
