@@ -28,8 +28,6 @@ class Method(ABC):
     paper : str
     when : str
         When it is of use, in one sentence.
-    per_target : bool
-        Whether there is a map for each target.
     asks_why : bool
         Whether the maps depend on the target, so that what speaks against it has maps too.
     needs : tuple of str
@@ -42,7 +40,6 @@ class Method(ABC):
     formula: str
     paper: str
     when: str
-    per_target: bool = True
     asks_why: bool = True
     needs: tuple[str, ...] = ()
     extra: str = ""
@@ -79,6 +76,8 @@ class Wrapper(Method):
         """Wrap a method, with the default settings."""
 
 
+#: What was a method once, and the function that gives the same maps.
+_FUNCTIONS = {"channels": "unetcam.channel_maps.active_channels(model, images)"}
 _METHODS: dict[str, Method] = {}
 _WRAPPERS: dict[str, type[Wrapper]] = {}
 
@@ -143,6 +142,11 @@ def get(name: str, seed: int | None = None) -> Method:
     for prefix, wrapper in _WRAPPERS.items():
         if name.startswith(prefix):
             return _seeded(wrapper(get(name.removeprefix(prefix), seed)), seed)
+    if name in _FUNCTIONS:
+        raise UnetcamError(
+            f"'{name}' is no method, as it explains no target: call {_FUNCTIONS[name]} for its "
+            "maps."
+        )
     if name not in _METHODS:
         near = difflib.get_close_matches(name, _METHODS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(_METHODS)}."

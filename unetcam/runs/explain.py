@@ -153,7 +153,6 @@ class Explainer:
         self._null_cam = UNetCAM(
             model, layers=list(self.layers), method=RandomDraws(NULL_DRAWS, spec.seed)
         )
-        self._per_target = methods.get(spec.method).per_target
 
     def __enter__(self) -> Explainer:
         self._cam.__enter__()
@@ -185,8 +184,6 @@ class Explainer:
             result = self._maps_of(images, wanted)
         logits = interpolated(result.logits.float(), size)
         names = self.spec.class_names
-        if not self._per_target:
-            names = tuple(one.name for one in result.targets)
         groups: dict[Frame, list[int]] = {}
         for position, item in enumerate(items):
             groups.setdefault(item.prepared.frame, []).append(position)

@@ -88,7 +88,11 @@ def execute(
                 progress.note(remark)
             with evaluated(plan.network.module):
                 _explain_all(plan, store, workers, progress)
-            remarks = [*plan.source.remarks, *([REPAIRED] if store.damaged else [])]
+            remarks = [
+                *plan.network.remarks,
+                *plan.source.remarks,
+                *([REPAIRED] if store.damaged else []),
+            ]
             store.update(remarks=remarks)
             store.finish(plan.skipped, {"images": len(plan.samples) + len(plan.skipped)})
         run = Run.load(out)
