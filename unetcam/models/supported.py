@@ -58,7 +58,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def failure(module: nn.Module, inputs: Inputs, error: Exception) -> ModelError:
     """The error of a forward that fails on some images, in one sentence."""
     shape = tuple(image_of(inputs).shape)
-    channels = _channels_taken(module)
+    first = first_convolution(module)
+    channels = None if first is None else first.in_channels
     if channels is not None and channels != shape[1]:
         last = " (the channels seem to come last)" if shape[-1] == channels else ""
         return ModelError(
@@ -82,7 +83,6 @@ def failure(module: nn.Module, inputs: Inputs, error: Exception) -> ModelError:
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
-def _channels_taken(module: nn.Module) -> int | None:
-    """Channels that the first convolution takes; None without one."""
-    first = next((one for one in module.modules() if isinstance(one, _CONVOLUTIONS)), None)
-    return None if first is None else first.in_channels
+def first_convolution(module: nn.Module) -> nn.Conv2d | nn.Conv3d | None:
+    """The first convolution, which tells the images' channels; None without one."""
+    return next((one for one in module.modules() if isinstance(one, _CONVOLUTIONS)), None)

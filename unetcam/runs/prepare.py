@@ -108,6 +108,7 @@ def open_network(
             model_args=spec.model_args,
             key=spec.key,
             allow_pickle=spec.allow_pickle,
+            partial=spec.partial,
             device=spec.device,
             channels=spec.channels,
             size=spec.size,
@@ -147,7 +148,7 @@ def evaluated(model: nn.Module) -> Iterator[None]:
 
 def _check_own_device(spec: Spec, device: torch.device) -> None:
     """A network in memory is nobody's to move but its owner's."""
-    for name in ("checkpoint", "model_args", "key", "allow_pickle"):
+    for name in ("checkpoint", "model_args", "key", "allow_pickle", "partial"):
         if getattr(spec, name):
             raise RunError(
                 f"A network in memory is explained as it is: leave out {name}=, or name the "
