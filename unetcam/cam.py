@@ -15,7 +15,7 @@ from unetcam.engine.request import Scoring
 from unetcam.error_maps import Mistakes, explain_errors
 from unetcam.errors import LayerError, ModelError, UnetcamError
 from unetcam.methods import GradientMethod, Method
-from unetcam.methods.sign import Sign, check_sign, signed_maps, signed_scoring
+from unetcam.methods.registry import Sign, check_sign, signed_maps, signed_scoring
 from unetcam.models.io import Inputs, check_images, image_of
 from unetcam.models.loaded_model import LoadedModel
 from unetcam.models.outputs import Output
@@ -426,4 +426,5 @@ class UNetCAM:
             self._method.settings | ({} if self._sign == "positive" else {"sign": self._sign}),
             collected.channels,
             self._head or self.loaded.head,
+            collected.emptied,
         )

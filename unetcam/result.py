@@ -47,6 +47,9 @@ class CAMResult:
     channels : Mapping of str to Tensor
         Of the method "channels", by layer, (B, T) int64: which channel each map shows, -1 where
         the layer has no more. Otherwise empty.
+    emptied : Mapping of str to Tensor
+        Of the method "refinecam", by layer, (B, T) bool: which maps are empty though each of the
+        maps that they are the product of is not. Otherwise empty.
 
     Examples
     --------
@@ -68,6 +71,7 @@ class CAMResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     channels: Mapping[str, Tensor] = field(default_factory=dict)
     head: Head = "softmax"
+    emptied: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """What there is, in a line; not the numbers."""

@@ -125,6 +125,9 @@ class Collected:
     channels : dict of str to Tensor
         By layer, (B, T) int64: the channel that a map shows, where it shows a single one; -1 for
         none.
+    emptied : dict of str to Tensor
+        By layer, (B, T) bool, of a method that makes its maps of several: where they say something
+        each and nothing together.
     """
 
     logits: Tensor
@@ -132,6 +135,7 @@ class Collected:
     defined: Tensor
     targets: tuple[Named, ...] = ()
     channels: dict[str, Tensor] = field(default_factory=dict)
+    emptied: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
