@@ -424,7 +424,6 @@ class UNetCAM:
             self.method,
             spread,
             self._method.settings | ({} if self._sign == "positive" else {"sign": self._sign}),
-            collected.channels,
             self._head or self.loaded.head,
             collected.emptied,
         )

@@ -110,7 +110,19 @@ def first_few(listed: Sequence[str], count: int = 3) -> str:
     >>> first_few(["a", "b", "c", "d"])
     'a, b, c, ...'
     """
-    return ", ".join(listed[:count]) + (", ..." if len(listed) > count else "")
+    return ", ".join(map(brief, listed[:count])) + (", ..." if len(listed) > count else "")
+
+
+def brief(text: str, most: int = 120) -> str:
+    """A name that a file tells, cut and without characters that break a line.
+
+    Examples
+    --------
+    >>> brief("a\n" * 3), brief("a" * 99, most=12)
+    ('a\\na\\na\\n', 'aaaaaaaaa...')
+    """
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: most + 1])
+    return plain if len(plain) <= most else plain[: most - 3] + "..."
 
 
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
@@ -157,4 +169,4 @@ def nearest(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 
     for candidate in known:
         by_plain.setdefault(plain(candidate), candidate)
     near = difflib.get_close_matches(plain(name), by_plain, n=count, cutoff=cutoff)
-    return [by_plain[found] for found in near]
+    return [by_plain[match] for match in near]

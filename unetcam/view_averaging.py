@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unetcam.engine import Collected
 from unetcam.engine.request import Score, Scoring
-from unetcam.errors import DataError, UnetcamError
+from unetcam.errors import DataError
 from unetcam.models.io import Inputs, changed, image_of
 from unetcam.resizing import interpolated
 
@@ -210,11 +210,6 @@ def explain_views(
     """
     _, *others = views(augment, image_of(inputs).shape[2:])
     first = explain(inputs, score)
-    if first.channels:
-        raise UnetcamError(
-            "Maps of single channels are not averaged over views, in each of which others are the "
-            "most active: leave out augment=, or use another method."
-        )
     logits, size = first.logits.clone(), tuple(first.logits.shape[2:])
     moments = {name: _Moments(maps, first.defined) for name, maps in first.maps.items()}
     defined = first.defined.clone()

@@ -118,8 +118,6 @@ def test_volumes_are_multiplied_in_three_dimensions() -> None:
     assert (ours["dec1"] <= plain.scaled(by="map")["dec1"] + 1e-6).all()
 
 
-def test_what_has_no_map_for_each_target_is_refused() -> None:
-    with pytest.raises(UnetcamError, match="'channels' can't be multiplied"):
-        RefineCAM("channels")
+def test_an_unknown_base_names_the_nearest() -> None:
     with pytest.raises(UnetcamError, match="no method 'gradkam': did you mean gradcam"):
         RefineCAM("gradkam")

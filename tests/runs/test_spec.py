@@ -67,6 +67,7 @@ ORIGINS: list[dict[str, Any]] = [
     {"checkpoint": "best.pth"},
     {"key": "state_dict"},
     {"allow_pickle": True},
+    {"partial": True},
     {"images": "a"},
     {"masks": "b"},
     {"manifest": "c.csv"},

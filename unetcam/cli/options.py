@@ -34,7 +34,9 @@ Model = Annotated[
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Weights: safetensors, .pt or .pth.", rich_help_panel=_NETWORK
+        metavar="FILE",
+        help="Weights: safetensors, .pt, .pth, or the .index.json of several files.",
+        rich_help_panel=_NETWORK,
     ),
 ]
 ModelArgs = Annotated[
@@ -49,7 +51,8 @@ Key = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Where the weights lie inside the checkpoint, as in state_dict.",
+        help="Where the weights lie inside the checkpoint, as in state_dict, or what stands before "
+        "their names, as in student.",
         rich_help_panel=_NETWORK,
     ),
 ]
@@ -58,6 +61,15 @@ AllowPickle = Annotated[
     typer.Option(
         "--allow-pickle",
         help="Load a checkpoint that may run code of its own; only for files you trust.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Partial = Annotated[
+    bool,
+    typer.Option(
+        "--partial",
+        help="Load the weights that fit the network and name those that the checkpoint lacks, "
+        "which stay random.",
         rich_help_panel=_NETWORK,
     ),
 ]
@@ -361,6 +373,7 @@ SPEC: dict[str, tuple[Any, Any]] = {
     "model_args": (ModelArgs, None),
     "key": (Key, None),
     "allow_pickle": (AllowPickle, False),
+    "partial": (Partial, False),
     "channels": (Channels, None),
     "images": (Images, None),
     "masks": (Masks, None),

@@ -1,6 +1,7 @@
 """Findings: claims about a network, each tested on the user's own images."""
 
 from unetcam.diagnosis import leaning as _leaning
+from unetcam.diagnosis import leaning_class as _leaning_class
 from unetcam.diagnosis import learned as _learned
 from unetcam.diagnosis import outline as _outline
 from unetcam.diagnosis import small_objects as _small_objects
@@ -12,7 +13,16 @@ from unetcam.diagnosis.finding import Diagnosis, Evidence, Finding, Severity, Te
 from unetcam.diagnosis.registry import Kind, Screened, Tested, get, kinds, names, register
 
 #: Importing them registers the kinds.
-KIND_MODULES = (_wrong_input, _learned, _outline, _small_objects, _leaning, _whole_image, _stages)
+KIND_MODULES = (
+    _wrong_input,
+    _learned,
+    _outline,
+    _small_objects,
+    _leaning,
+    _leaning_class,
+    _whole_image,
+    _stages,
+)
 
 __all__ = [
     "Diagnosis",

@@ -20,8 +20,13 @@ from unetcam.interventions.regions import LEAST_PIXELS, Regions, agreed
 _SURROUNDING = 0.5
 #: A class below this IoU has too few right pixels for a question about what they rest on.
 _LEARNED = 0.25
-#: Images on which what a class leans on is asked.
-SAMPLE = 8
+#: Images on which what a class leans on is asked, and how many of them are looked at first.
+SAMPLE, FIRST = 8, 5
+#: In so many images every class is to be seen where the whole image is changed.
+_SEEN_IN = 6
+#: What must flip on average for a class to be looked at closer, when all around it is filled with
+#: the mean, and when it is that of a very different image.
+HIDDEN_WORTH_A_TEST, SWAPPED_WORTH_A_TEST = 0.15, 0.3
 #: Images from which very different and similar ones can be told.
 LEAST_DONORS = 5
 #: A class must have regions in so many images.
@@ -156,10 +161,30 @@ class Examination:
 
     @cached_property
     def mixed_sample(self) -> list[int]:
-        """Images in which every class is to be seen, for changes of the whole image, in order."""
+        """Images in which every class is to be seen, for changes of the whole image.
+
+        As few as give each class six of its own, or all that there are of it.
+        """
+        return self._covering(_SEEN_IN, [])
+
+    @cached_property
+    def mixed_sample_extended(self) -> list[int]:
+        """Those images first, then as many again: where something is seen in the first ones."""
+        return self._covering(2 * _SEEN_IN, self.mixed_sample)
+
+    def _covering(self, each: int, chosen: Sequence[int]) -> list[int]:
+        """Images with right pixels of every class, `each` times where there are as many."""
         asked = [index for index in self.present if index not in self.surrounding] or self.present
-        each = max(LEAST_IMAGES, 2 * SAMPLE // max(1, len(asked)))
-        return sorted({image for index in asked for image in self.sample(index, min(each, 6))})
+        fitting = (self.right_pixels[:, list(asked)] >= LEAST_PIXELS).numpy()
+        order = np.random.default_rng(self.seed).permutation(len(fitting))
+        covering = list(chosen)
+        wanted = np.minimum(fitting.sum(axis=0), each) - fitting[covering].sum(axis=0)
+        while (wanted > 0).any():
+            shown = (fitting[order] & (wanted > 0)).sum(axis=1)
+            shown[np.isin(order, covering)] = -1
+            covering.append(int(order[shown.argmax()]))
+            wanted = wanted - fitting[covering[-1]]
+        return covering
 
     def spread_sample(self, most: int) -> list[int]:
         """Images drawn among all that hold more than what surrounds, in order."""
@@ -204,9 +229,13 @@ class Examination:
         """A class's regions in some images."""
         return Regions.of_classes(self.baseline, [(image, index) for image in images])
 
-    def hiding(self, regions: Regions, hidden: Tensor) -> Tensor:
-        """What flips of each region when pixels are hidden, as far as fills agree, (N,)."""
-        return agreed(regions, self.predictor, self.baseline, hidden, self.fillings).cpu()
+    def hiding(self, regions: Regions, hidden: Tensor, first: Tensor | None = None) -> Tensor:
+        """What flips of each region when pixels are hidden, as far as fills agree, (N,).
+
+        `first` is what flips under the first fill, where that was measured.
+        """
+        first = None if first is None else first.to(hidden.device)
+        return agreed(regions, self.predictor, self.baseline, hidden, self.fillings, first).cpu()
 
     def hiding_once(self, regions: Regions, hidden: Tensor) -> Tensor:
         """The same with the first fill alone: for screens."""
@@ -219,32 +248,81 @@ class Examination:
         return regions.hiding(self.predictor, self.baseline, hidden, filling).flips.cpu()
 
     @cached_property
-    def all_swapped(self) -> dict[int, Tensor]:
-        """For the images of :attr:`all_hidden`, what flips with a very different image around.
+    def around(self) -> dict[int, Around]:
+        """What flips of each class when everything around it is hidden, or swapped.
 
-        Empty with too few images to choose from.
-        """
-        if len(self.images) < LEAST_DONORS:
-            return {}
-        return {
-            index: self.swapping(self.regions(index, images), "other")
-            for index, (images, _) in self.all_hidden.items()
-        }
-
-    @cached_property
-    def all_hidden(self) -> dict[int, tuple[list[int], Tensor]]:
-        """By class the images of its sample, and what flips when all around it is the mean.
-
-        Only classes of which that can be asked.
+        Only classes of which that can be asked. Where the first images show that too little flips
+        for a finding, the others of the sample are left out.
         """
         found = {}
         for index in self.present:
             if self.unaskable(index, surroundings=True) is None:
                 images = self.sample(index)
-                regions = self.regions(index, images)
-                flips = self.hiding_once(regions, regions.surroundings.all)
-                found[index] = images, flips
+                found[index] = self._around(index, images[:FIRST])
+                if len(images) > FIRST and not found[index].surely_little:
+                    found[index] = found[index].joined(self._around(index, images[FIRST:]))
         return found
+
+    def _around(self, index: int, images: list[int]) -> Around:
+        regions = self.regions(index, images)
+        hidden = self.hiding_once(regions, regions.surroundings.all)
+        enough = len(self.images) >= LEAST_DONORS
+        return Around(images, hidden, self.swapping(regions, "other") if enough else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """What flips of a class when everything around it is another.
+
+    Attributes
+    ----------
+    images : list of int
+    hidden : Tensor
+        (n,) float64, by image, when it is hidden under the first fill.
+    swapped : Tensor, optional
+        (n,) float64, when it is that of a very different image; None with too few to choose from.
+    """
+
+    images: list[int]
+    hidden: Tensor
+    swapped: Tensor | None
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether it is worth a closer look."""
+        swapped = -1.0 if self.swapped is None else float(self.swapped.nanmean())
+        return (
+            float(self.hidden.nanmean()) >= HIDDEN_WORTH_A_TEST or swapped >= SWAPPED_WORTH_A_TEST
+        )
+
+    @property
+    def surely_little(self) -> bool:
+        """Whether more images would hardly make it worth a closer look."""
+        return surely_below(self.hidden, HIDDEN_WORTH_A_TEST) and (
+            self.swapped is None or surely_below(self.swapped, SWAPPED_WORTH_A_TEST)
+        )
+
+    def joined(self, other: Around) -> Around:
+        """These images and others."""
+        swapped = None
+        if self.swapped is not None and other.swapped is not None:
+            swapped = torch.cat((self.swapped, other.swapped))
+        hidden = torch.cat((self.hidden, other.hidden))
+        return Around([*self.images, *other.images], hidden, swapped)
+
+
+def surely_below(values: Tensor, limit: float) -> bool:
+    """Whether the mean over all images is below a limit with 95 % certainty, by some of them.
+
+    >>> surely_below(torch.tensor([0.0, 0.1, 0.0]), 0.2)
+    True
+    >>> surely_below(torch.tensor([0.0, 0.3, 0.0]), 0.2)
+    False
+    """
+    kept = values[~torch.isnan(values)].double()
+    if len(kept) < 2:
+        return False
+    return float(kept.mean() + 1.96 * kept.std(correction=1) / len(kept) ** 0.5) < limit
 
 
 #: Is told how many of how many questions were asked.

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from unetcam.diagnosis.examination import Examination
+from unetcam.diagnosis.phrases import on_images, percent
 from unetcam.diagnosis.pictures import evidence_of
 from unetcam.diagnosis.registry import Kind, Screened, Tested, Turn, register
-from unetcam.diagnosis.wording import on_images, percent
 
 #: A class that is found in less than this share of its pixels is never predicted.
 _FOUND = 0.01

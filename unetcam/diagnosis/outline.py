@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from unetcam.diagnosis.examination import LEAST_IMAGES, Examination
+from unetcam.diagnosis.phrases import percent, pixels
 from unetcam.diagnosis.pictures import evidence_of
 from unetcam.diagnosis.registry import Kind, Screened, Tested, Turn, register
-from unetcam.diagnosis.wording import percent, pixels
 from unetcam.interventions.regions import LEAST_PIXELS
 from unetcam.morphology.distance import default_width, distance_transform
 

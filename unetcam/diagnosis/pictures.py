@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from unetcam.diagnosis.examination import Examination
 from unetcam.diagnosis.finding import Evidence
+from unetcam.interventions import fills
+from unetcam.interventions.fills import Filling
+from unetcam.interventions.regions import Regions
 
 
 def evidence_of(
@@ -66,6 +70,48 @@ def evidence_of(
         mask_after=_mask(mask_after, plane),
         region=_mask(region, plane),
     )
+
+
+def hidden_evidence(
+    exam: Examination,
+    index: int,
+    regions: Regions,
+    masks: Tensor,
+    what: str,
+    filling: Filling | None = None,
+) -> Callable[[int], Evidence]:
+    """Makes the evidence of an image with something hidden, by the first fill or another one.
+
+    Parameters
+    ----------
+    exam : Examination
+    index : int
+        The class whose masks are shown.
+    regions : Regions
+        Of N images.
+    masks : Tensor
+        (N, *spatial) bool, what is hidden in each.
+    what : str
+        What is hidden, as the caption's beginning.
+    filling : callable, optional
+        The first of the examination's by default.
+    """
+    of_image = dict(zip(regions.image.tolist(), masks, strict=True))
+    fill = f" ({fills.get(exam.fills[0]).description})" if filling is None else ""
+
+    def evidence(image: int) -> Evidence:
+        mask = of_image[image]
+        at = torch.tensor([image], device=mask.device)
+        return evidence_of(
+            exam,
+            image,
+            f"{what}{fill}: {exam.quoted(index)} before and after.",
+            class_index=index,
+            after=(filling or exam.first_filling)(at, mask[None])[0],
+            region=mask,
+        )
+
+    return evidence
 
 
 def _plane(mask: Tensor | None) -> int | None:

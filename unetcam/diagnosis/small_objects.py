@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from unetcam.diagnosis.examination import LEAST_IMAGES, Examination
+from unetcam.diagnosis.phrases import percent
 from unetcam.diagnosis.pictures import evidence_of
 from unetcam.diagnosis.registry import Kind, Screened, Tested, Turn, register
-from unetcam.diagnosis.wording import percent
+from unetcam.engine.tensors import at_least_single
 from unetcam.morphology.components import label_components
+from unetcam.resizing import averaged, interpolated
 
 #: So many objects of a class must there be, and so many times larger the large ones.
 _LEAST_OBJECTS, _LEAST_RATIO = 15, 2.0
@@ -176,11 +177,10 @@ class SmallObjectsMissed(Kind):
         holding = torch.unique(objects.image[small & objects.missed]).tolist()[:_ENLARGED]
         if not holding:
             return math.nan
-        twice = F.interpolate(
-            exam.images[holding].float(), scale_factor=2, mode="bilinear", align_corners=False
-        ).to(exam.images.dtype)
+        double = [2 * side for side in exam.size]
+        twice = interpolated(at_least_single(exam.images[holding]), double).to(exam.images.dtype)
         masks = exam.predictor(twice).masks[:, index]
-        back = F.avg_pool2d(masks[:, None].float(), 2)[:, 0] >= 0.5
+        back = averaged(masks[:, None].float(), exam.size)[:, 0] >= 0.5
         labels = label_components(exam.baseline.truth[holding, index])
         limit = int(objects.area[small].max())
         missed = total = 0

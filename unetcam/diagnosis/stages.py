@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 from unetcam.diagnosis.examination import LEAST_IMAGES, Examination
+from unetcam.diagnosis.phrases import listed, on_images, percent
 from unetcam.diagnosis.pictures import evidence_of
 from unetcam.diagnosis.registry import Kind, Screened, Tested, Turn, register
-from unetcam.diagnosis.wording import listed, on_images, percent
+from unetcam.engine.request import TapPoint
 from unetcam.errors import LayerError, ModelError
-from unetcam.interventions.stages import stage_effects
+from unetcam.interventions.stages import part_flips, part_means, parts_of
 from unetcam.models.loaded_model import LoadedModel
+
+#: Images over which what enters is averaged, and how many are predicted before a part is judged.
+_AVERAGED, _AT_ONCE = 4, 2
 
 
 @register
@@ -59,18 +63,37 @@ class StageUnused(Kind):
         return None
 
     def _stays(self, exam: Examination) -> dict[str, Tensor]:
-        """By part, (images,): the share that stays of the class that loses most."""
+        """By part, (images,): the share that stays of the class that loses most.
+
+        NaN in images that were not looked at, because the others had decided that the part counts.
+        """
         assert isinstance(exam.model, LoadedModel)
-        kept = {name: exam.remembered(f"{self.name} {name}") for name in exam.model.table.parts}
+        names = exam.model.table.parts
+        kept = {name: exam.remembered(f"{self.name} {name}") for name in names}
         if not any(one is not None for one in kept.values()):
-            image = torch.tensor(exam.mixed_sample, device=exam.images.device, dtype=torch.long)
-            effects = stage_effects(exam.model, exam.predictor, exam.baseline, image)
-            for name, flips in effects.items():
-                most = torch.nan_to_num(flips[:, list(exam.present)], nan=0.0).amax(dim=1)
-                kept[name] = exam.remember(f"{self.name} {name}", 1 - most.cpu())
+            images = exam.mixed_sample_extended
+            image = torch.tensor(images, device=exam.images.device, dtype=torch.long)
+            points = parts_of(exam.model, exam.images[:1])
+            few = exam.images[image[:_AVERAGED]]
+            for name, mean in part_means(exam.model, points, exam.predictor, few).items():
+                stays = self._part_stays(exam, image, name, points[name], mean)
+                kept[name] = exam.remember(f"{self.name} {name}", stays)
         return {name: one for name, one in kept.items() if one is not None}
 
+    def _part_stays(
+        self, exam: Examination, image: Tensor, name: str, point: TapPoint, mean: Tensor
+    ) -> Tensor:
+        stays = torch.full((len(image),), torch.nan, dtype=torch.float64)
+        for at in torch.split(torch.arange(len(image)), _AT_ONCE):
+            if float((1 - stays).nansum()) > (1 - self.limit) * len(image):
+                break  # the mean over all can't reach the limit any more
+            flips = part_flips(exam.predictor, exam.baseline, image[at], name, point, mean).cpu()
+            most = torch.nan_to_num(flips[:, list(exam.present)], nan=0.0).amax(dim=1)
+            stays[at] = 1 - most
+        return stays
+
     def _unused(self, stays: dict[str, Tensor]) -> list[str]:
+        # Where not all images were looked at the mean is NaN, which reaches no limit.
         return [name for name, one in stays.items() if float(one.mean()) >= self.limit]
 
     def test(self, exam: Examination, suspect: Screened) -> Tested:
@@ -78,9 +101,9 @@ class StageUnused(Kind):
         unused = self._unused(stays)
         used = [one for name, one in stays.items() if name not in unused]
         effects = torch.stack([stays[name] for name in unused]).amin(dim=0)
-        controls = torch.stack(used).mean(dim=0) if used else torch.full_like(effects, torch.nan)
+        controls = torch.stack(used).nanmean(dim=0) if used else torch.full_like(effects, torch.nan)
         names = listed([f"'{name}'" for name in unused])
-        count = len(exam.mixed_sample)
+        count = min(_AVERAGED, len(exam.mixed_sample_extended))
 
         def claim(effect: float, control: float) -> str:
             others = (
@@ -95,7 +118,7 @@ class StageUnused(Kind):
             )
 
         return Tested(
-            image=exam.mixed_sample,
+            image=exam.mixed_sample_extended,
             effects=effects,
             controls=controls,
             claim=claim,
@@ -105,5 +128,5 @@ class StageUnused(Kind):
                 f"Its prediction is the same without what enters by {names}.",
                 class_index=None,
             ),
-            details={f"stays_{name}": float(one.mean()) for name, one in stays.items()},
+            details={f"stays_{name}": float(one.nanmean()) for name, one in stays.items()},
         )

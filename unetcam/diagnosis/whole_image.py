@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from unetcam.diagnosis.examination import LEAST_IMAGES, Examination
+from unetcam.diagnosis.phrases import percent, pixels, towards
 from unetcam.diagnosis.pictures import evidence_of
 from unetcam.diagnosis.registry import Kind, Screened, Tested, Turn, register
-from unetcam.diagnosis.wording import percent, pixels
 from unetcam.interventions import appearance
-from unetcam.interventions.position import Shift, shift_effects, shifts
+from unetcam.interventions.position import Shift, shift_flips, shifts
 from unetcam.interventions.regions import LEAST_PIXELS
 
 #: Changes that no image of the same kind shows; a network may well tell classes by their colour.
@@ -47,7 +47,7 @@ class LeansOnPosition(Kind):
         effects = self._effects(exam)
         for index in exam.present:
             cannot = exam.unaskable(index)
-            flips = effects[:, 0, :, index]
+            flips = effects[:, :, index]
             if cannot is None and int((~torch.isnan(flips)).any(0).sum()) < LEAST_IMAGES:
                 cannot = (
                     f"Too few images keep {exam.quoted(index)} in view when their contents move."
@@ -65,33 +65,35 @@ class LeansOnPosition(Kind):
         return rows
 
     def _effects(self, exam: Examination) -> Tensor:
-        """(shifts, 2, images, classes): flips and control; the same on every call."""
+        """(shifts, images, classes) flips; the same on every call."""
         kept = exam.remembered(self.name)
         if kept is None:
-            image = torch.tensor(exam.mixed_sample, device=exam.images.device, dtype=torch.long)
-            rows = [
-                torch.stack(
-                    shift_effects(
-                        exam.predictor,
-                        exam.baseline,
-                        image,
-                        move,
-                        margin=exam.stride // 2,
-                        least=LEAST_PIXELS,
-                    )
-                )
-                for move in shifts(exam.size, exam.stride)
-            ]
-            kept = exam.remember(self.name, torch.stack(rows).cpu())
+            moves = shifts(exam.size, exam.stride)
+            images = exam.mixed_sample
+            rows = [self._flips(exam, images, move, moving=True) for move in moves]
+            kept = exam.remember(self.name, torch.stack(rows))
         return kept
+
+    @staticmethod
+    def _flips(exam: Examination, images: Sequence[int], move: Shift, *, moving: bool) -> Tensor:
+        return shift_flips(
+            exam.predictor,
+            exam.baseline,
+            torch.tensor(images, device=exam.images.device, dtype=torch.long),
+            move,
+            moving=moving,
+            margin=exam.stride // 2,
+            least=LEAST_PIXELS,
+        ).cpu()
 
     def test(self, exam: Examination, suspect: Screened) -> Tested:
         index = suspect.class_index
         assert index is not None
-        effects = self._effects(exam)[..., index]
-        worst = _worst(effects[:, 0])
+        screened = self._effects(exam)[..., index]
+        worst = _worst(screened)
+        images = exam.mixed_sample_extended
         move = shifts(exam.size, exam.stride)[worst]
-        direction = _direction(move, len(exam.size))
+        direction = towards(move.axis, move.pixels, len(exam.size))
 
         def claim(effect: float, control: float) -> str:
             return (
@@ -101,10 +103,11 @@ class LeansOnPosition(Kind):
                 f"{percent(control)}."
             )
 
+        further = self._flips(exam, images[screened.shape[1] :], move, moving=True)[:, index]
         return Tested(
-            image=exam.mixed_sample,
-            effects=effects[worst, 0],
-            controls=effects[worst, 1],
+            image=images,
+            effects=torch.cat((screened[worst], further)),
+            controls=self._flips(exam, images, move, moving=False)[:, index],
             claim=claim,
             evidence=lambda image: evidence_of(
                 exam,
@@ -115,13 +118,6 @@ class LeansOnPosition(Kind):
             ),
             details={"shift_pixels": float(move.pixels), "shift_axis": float(move.axis)},
         )
-
-
-def _direction(move: Shift, dims: int) -> str:
-    if dims != 2:
-        return f"along axis {move.axis} {'forwards' if move.pixels > 0 else 'backwards'}"
-    names = (("up", "down"), ("to the left", "to the right"))
-    return names[move.axis][move.pixels > 0]
 
 
 @register
@@ -165,12 +161,15 @@ class LeansOnAppearance(Kind):
         amounts = {name: usual[name] for name in fitting if name not in _NOT_MILD}
         kept = exam.remembered(self.name)
         if kept is None:
-            image = torch.tensor(exam.mixed_sample, device=exam.images.device, dtype=torch.long)
-            effects = appearance.appearance_effects(
-                exam.predictor, exam.baseline, image, amounts, exam.seed
-            )
-            kept = exam.remember(self.name, effects.cpu())
+            kept = exam.remember(self.name, self._flips(exam, exam.mixed_sample, amounts))
         return kept, amounts
+
+    @staticmethod
+    def _flips(exam: Examination, images: Sequence[int], amounts: Mapping[str, float]) -> Tensor:
+        image = torch.tensor(images, device=exam.images.device, dtype=torch.long)
+        return appearance.appearance_effects(
+            exam.predictor, exam.baseline, image, amounts, exam.seed
+        ).cpu()
 
     def test(self, exam: Examination, suspect: Screened) -> Tested:
         index = suspect.class_index
@@ -181,6 +180,9 @@ class LeansOnAppearance(Kind):
         worst = _worst(flips)
         others = torch.cat((flips[:worst], flips[worst + 1 :]))
         amount = amounts[names[worst]]
+        images = exam.mixed_sample_extended
+        further = self._flips(exam, images[flips.shape[1] :], {names[worst]: amount})[0, :, index]
+        unknown = torch.full_like(further, torch.nan)
         change = appearance.get(names[worst]).described(amount)
         usual = (
             ""
@@ -201,9 +203,9 @@ class LeansOnAppearance(Kind):
 
         means = zip(names, flips.nanmean(dim=1).tolist(), strict=True)
         return Tested(
-            image=exam.mixed_sample,
-            effects=flips[worst],
-            controls=others.nanmedian(dim=0).values,
+            image=images,
+            effects=torch.cat((flips[worst], further)),
+            controls=torch.cat((others.nanmedian(dim=0).values, unknown)),
             claim=claim,
             evidence=lambda image: evidence_of(
                 exam,

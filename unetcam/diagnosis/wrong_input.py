@@ -13,9 +13,9 @@ from torch import Tensor
 
 from unetcam.diagnosis.examination import LEAST_IMAGES, Examination
 from unetcam.diagnosis.finding import Evidence
+from unetcam.diagnosis.phrases import listed, on_images
 from unetcam.diagnosis.pictures import evidence_of
 from unetcam.diagnosis.registry import Kind, Screened, Tested, Turn, register
-from unetcam.diagnosis.wording import listed, on_images
 from unetcam.interventions.effects import Baseline
 
 #: A network that reaches this mean IoU is fed rightly.

@@ -268,7 +268,7 @@ def _statistics(
     *,
     mixed: bool,
 ) -> dict[str, Tensor]:
-    """What the method needs of the gradients, (B, T, ...) by layer, in the shortest way."""
+    """What the method needs of the gradients, (B, T, ...) by layer, by the shortest route."""
     memory = memory_bytes(request.memory_budget, logits.device)
     head = shortened.head(logits)
 

@@ -104,12 +104,12 @@ class Plan:
 
 
 def _repeated(kernel: Tensor, axis: int, factor: int) -> Tensor:
-    """The sum of the kernel at `factor` places, one after the other along an axis."""
+    """The sum of the kernel at `factor` offsets, one after the other along an axis."""
     if factor == 1:
         return kernel
     gaps = [0, 0] * (kernel.ndim - 1 - axis)
     return torch.stack(
-        [F.pad(kernel, [*gaps, place, factor - 1 - place]) for place in range(factor)]
+        [F.pad(kernel, [*gaps, offset, factor - 1 - offset]) for offset in range(factor)]
     ).sum(dim=0)
 
 
@@ -148,7 +148,7 @@ def whole_gradient(grad: Tensor, branch: Branch, plan: Plan) -> Tensor:
         Of the branch's shape.
     """
     dims = len(plan.stride)
-    if not torch._C._functorch.is_batchedtensor(grad):  # whose memory can't be asked for
+    if not torch._C._functorch.is_batchedtensor(grad):  # whose memory can't be read
         grad = grad.contiguous(memory_format=plan.memory_format)
     # On the CPU a convolution with the mirrored kernel is the faster way to write the same sum;
     # with a stride it also adds up what an enlargement had repeated.

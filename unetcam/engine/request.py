@@ -1,4 +1,4 @@
-"""What is asked of a network, and what comes of it."""
+"""A request to explain a network, and what comes of it."""
 
 from __future__ import annotations
 
@@ -122,9 +122,6 @@ class Collected:
         (B, T) bool: whether the target exists in the image.
     targets : tuple
         What the T maps are of.
-    channels : dict of str to Tensor
-        By layer, (B, T) int64: the channel that a map shows, where it shows a single one; -1 for
-        none.
     emptied : dict of str to Tensor
         By layer, (B, T) bool, of a method that makes its maps of several: where they say something
         each and nothing together.
@@ -134,7 +131,6 @@ class Collected:
     maps: dict[str, Tensor]
     defined: Tensor
     targets: tuple[Named, ...] = ()
-    channels: dict[str, Tensor] = field(default_factory=dict)
     emptied: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -149,7 +145,7 @@ class Entry:
     count : int
         How many calls of it in the module's run come before this one.
     position : int
-        The tensor's place among the tensors that it is given.
+        The tensor's position among the tensors that it is given.
     channels : int
         The tensor's channels, by which a forward that took another course is known.
     """
@@ -162,7 +158,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class TapPoint:
-    """A place at which an activation is taken and a gradient is met.
+    """Where an activation is taken and a gradient is met.
 
     Attributes
     ----------

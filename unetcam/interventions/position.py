@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,10 +115,41 @@ def shift_effects(
 
     Parameters
     ----------
+    predictor, baseline, image, shift, margin, least
+        See :func:`shift_flips`.
+
+    Returns
+    -------
+    flips, control : Tensor
+        (N, classes) float64 each.
+    """
+    flips, control = (
+        shift_flips(predictor, baseline, image, shift, moving=moving, margin=margin, least=least)
+        for moving in (True, False)
+    )
+    return flips, control
+
+
+def shift_flips(
+    predictor: Predictor,
+    baseline: Baseline,
+    image: Tensor,
+    shift: Shift,
+    *,
+    moving: bool = True,
+    margin: int = 0,
+    least: int = 1,
+) -> Tensor:
+    """How much of each class flips when the contents move or, without, when the border is lost.
+
+    Parameters
+    ----------
     predictor, baseline
     image : Tensor
         (N,) which images are moved.
     shift : Shift
+    moving : bool
+        False for the control: the same border is lost, and the contents stay.
     margin : int
         Pixels at the lost border that are not looked at.
     least : int
@@ -126,24 +157,22 @@ def shift_effects(
 
     Returns
     -------
-    flips, control : Tensor
+    Tensor
         (N, classes) float64, the share of the right pixels that stay in view which are no longer
         predicted as the class; NaN where there are too few.
     """
     size = baseline.images.shape[2:]
     kept: tuple[Any, ...] = (..., *shift.kept(size, margin))
-    arrived: tuple[Any, ...] = (..., *shift.arrived(size, margin))
+    where: tuple[Any, ...] = (..., *shift.arrived(size, margin)) if moving else kept
+    change = shift.moved if moving else shift.unmoved
 
-    def shares(change: Callable[[Tensor], Tensor], where: tuple[Any, ...]) -> Tensor:
-        def one_chunk(numbers: Tensor) -> Tensor:
-            region = baseline.correct[numbers][kept]
-            after = predictor(change(baseline.images[numbers])).masks[where]
-            count = region.flatten(2).sum(2).double()
-            lost = (region & ~after).flatten(2).sum(2).double()
-            return torch.where(count >= least, lost / count, torch.nan)
+    def one_chunk(numbers: Tensor) -> Tensor:
+        region = baseline.correct[numbers][kept]
+        after = predictor(change(baseline.images[numbers])).masks[where]
+        count = region.flatten(2).sum(2).double()
+        lost = (region & ~after).flatten(2).sum(2).double()
+        return torch.where(count >= least, lost / count, torch.nan)
 
-        if not len(image):
-            return baseline.images.new_zeros((0, baseline.classes), dtype=torch.float64)
-        return torch.cat(predictor.in_chunks(one_chunk, image, baseline.images))
-
-    return shares(shift.moved, arrived), shares(shift.unmoved, kept)
+    if not len(image):
+        return baseline.images.new_zeros((0, baseline.classes), dtype=torch.float64)
+    return torch.cat(predictor.in_chunks(one_chunk, image, baseline.images))

@@ -87,20 +87,21 @@ class Regions:
     ) -> Effects:
         """What it does to each region when some pixels, (N, *spatial) bool, are hidden.
 
-        NaN where nothing is hidden.
+        NaN where nothing is hidden, and no forward is spent on it.
         """
+        some = hidden.flatten(1).any(1).nonzero()[:, 0]
         effects = measure(
             predictor,
             baseline,
-            self.image,
-            self.classes,
-            lambda numbers: filling(self.image[numbers], hidden[numbers]),
-            region=lambda numbers: self.masks[numbers],
-            hidden=lambda numbers: hidden[numbers],
+            self.image[some],
+            self.classes[some],
+            lambda numbers: filling(self.image[some[numbers]], hidden[some[numbers]]),
+            region=lambda numbers: self.masks[some[numbers]],
+            hidden=lambda numbers: hidden[some[numbers]],
         )
-        some = hidden.flatten(1).any(1)
+        nothing = torch.full((len(self),), torch.nan, dtype=torch.float64, device=some.device)
         values = (effects.flips, effects.dice, effects.margin)
-        return Effects(*(torch.where(some, value, torch.nan) for value in values))
+        return Effects(*(nothing.index_put((some,), value) for value in values))
 
     def searched(
         self,
@@ -131,12 +132,39 @@ def agreed(
     baseline: Baseline,
     hidden: Tensor,
     fillings: Mapping[Fill, Filling],
+    first: Tensor | None = None,
 ) -> Tensor:
-    """The share of each region that flips, (N,), as far as fills of two different looks agree."""
-    shares = [
-        regions.hiding(predictor, baseline, hidden, filling).flips for filling in fillings.values()
-    ]
-    return agreeing(shares, [fill.look for fill in fillings])
+    """The share of each region that flips, (N,), as far as fills of two different looks agree.
+
+    Fill after fill, and no further in regions where the rest can't change the answer: where
+    nothing flips under one of two looks nothing is agreed on, whatever the other one does.
+
+    Parameters
+    ----------
+    regions, predictor, baseline
+    hidden : Tensor
+        (N, *spatial) bool.
+    fillings : Mapping of Fill to callable
+    first : Tensor, optional
+        (N,) what flips under the first of the fills, where that was measured before.
+    """
+    looks = [fill.look for fill in fillings]
+    some = hidden.flatten(1).any(1)
+    shares = [] if first is None else [first]
+    for filling in list(fillings.values())[len(shares) :]:
+        left = len(looks) - len(shares)
+        low, high = (
+            agreeing([*shares, *[torch.full_like(some, end, dtype=torch.float64)] * left], looks)
+            for end in (0.0, 1.0)
+        )
+        numbers = (some & (low != high)).nonzero()[:, 0]
+        share = torch.zeros(len(some), dtype=torch.float64, device=some.device)
+        if len(numbers):
+            part = regions.chosen(numbers)
+            flips = part.hiding(predictor, baseline, hidden[numbers], filling).flips
+            share[numbers] = flips
+        shares.append(share)
+    return torch.where(some, agreeing(shares, looks), torch.nan)
 
 
 def window_masks(regions: Regions, windows: Sequence[Window | None]) -> Tensor:

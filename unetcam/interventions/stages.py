@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unetcam.engine.entry_watch import EntryWatch, RunCounter
+from unetcam.engine.forward_watch import EntryWatch, RunCounter
 from unetcam.engine.hooks import on_this_thread
 from unetcam.engine.request import Entry, TapPoint
 from unetcam.interventions.effects import Baseline, measure_all_classes
@@ -124,19 +124,46 @@ def stage_effects(
     """
     points = parts_of(loaded, baseline.images[:1])
     means = part_means(loaded, points, predictor, baseline.images[image])
-    effects = {}
-    for name, mean in means.items():
+    return {
+        name: part_flips(predictor, baseline, image, name, points[name], mean)
+        for name, mean in means.items()
+    }
 
-        def replace(_: str, tensor: Tensor, mean: Tensor = mean) -> Tensor:
-            return mean.to(tensor.dtype).expand_as(tensor).clone()
 
-        def change(numbers: Tensor) -> Tensor:
-            return baseline.images[image[numbers]]
+def part_flips(
+    predictor: Predictor,
+    baseline: Baseline,
+    image: Tensor,
+    name: str,
+    point: TapPoint,
+    mean: Tensor,
+) -> Tensor:
+    """How much of each class flips when what enters by one part is its mean.
 
-        predict = partial(_predicted, predictor, {name: points[name]}, replace)
-        with_mean = Predictor(predict, predictor.head, predictor.memory_budget)
-        effects[name] = measure_all_classes(with_mean, baseline, image, change)
-    return effects
+    Parameters
+    ----------
+    predictor, baseline
+    image : Tensor
+        (N,) on which images.
+    name, point : str, TapPoint
+        One of :func:`parts_of`.
+    mean : Tensor
+        (1, K, 1, ...), of :func:`part_means`.
+
+    Returns
+    -------
+    Tensor
+        (N, classes) float64, the share of right pixels that flip; NaN where there are none.
+    """
+
+    def replace(_: str, tensor: Tensor) -> Tensor:
+        return mean.to(tensor.dtype).expand_as(tensor).clone()
+
+    predict = partial(_predicted, predictor, {name: point}, replace)
+    with_mean = Predictor(predict, predictor.head, predictor.memory_budget)
+    return measure_all_classes(
+        with_mean, baseline, image, lambda numbers: baseline.images[image[numbers]]
+    )
 
 
 def _predicted(

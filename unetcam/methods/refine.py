@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from unetcam.engine import Collected, Request
-from unetcam.errors import UnetcamError
 from unetcam.methods.registry import Method, get, register
 from unetcam.resizing import interpolated
 
@@ -61,13 +60,7 @@ class RefineCAM(Method):
     )
 
     def __post_init__(self) -> None:
-        base = get(self.base)
-        if not base.per_target:
-            raise UnetcamError(
-                f"Maps of the method '{self.base}' can't be multiplied, as they are of another "
-                "channel at each layer: choose a base that has a map for each target."
-            )
-        object.__setattr__(self, "asks_why", base.asks_why)
+        object.__setattr__(self, "asks_why", get(self.base).asks_why)
 
     def check(self) -> None:
         get(self.base).check()

@@ -33,8 +33,6 @@ class Method(ABC):
     paper : str
     when : str
         When it is of use, in one sentence.
-    per_target : bool
-        Whether there is a map for each target.
     asks_why : bool
         Whether the maps depend on the target, so that what speaks against it has maps too.
     needs : tuple of str
@@ -47,7 +45,6 @@ class Method(ABC):
     formula: str
     paper: str
     when: str
-    per_target: bool = True
     asks_why: bool = True
     needs: tuple[str, ...] = ()
     extra: str = ""
@@ -84,6 +81,8 @@ class Wrapper(Method):
         """Wrap a method, with the default settings."""
 
 
+#: What was a method once, and the function that gives the same maps.
+_FUNCTIONS = {"channels": "unetcam.channel_maps.active_channels(model, images)"}
 _METHODS: dict[str, Method] = {}
 _WRAPPERS: dict[str, type[Wrapper]] = {}
 
@@ -148,6 +147,11 @@ def get(name: str, seed: int | None = None) -> Method:
     for prefix, wrapper in _WRAPPERS.items():
         if name.startswith(prefix):
             return _seeded(wrapper(get(name.removeprefix(prefix), seed)), seed)
+    if name in _FUNCTIONS:
+        raise UnetcamError(
+            f"'{name}' is no method, as it explains no target: call {_FUNCTIONS[name]} for its "
+            "maps."
+        )
     if name not in _METHODS:
         raise UnetcamError(
             f"There is no method '{name}': {suggestion(name, _METHODS)}", option="method"

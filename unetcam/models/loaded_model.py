@@ -39,6 +39,8 @@ class LoadedModel:
         Out of ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``'s wrapper.
     output : callable or None
         Picks the logits from what the module returns; None: they are found by the trace.
+    remarks : tuple of str
+        What a person should know of how its weights were loaded.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class LoadedModel:
             )
         self.module = unwrapped(module)
         self.output = output
+        self.remarks: tuple[str, ...] = ()
         self._looks: OrderedDict[tuple[int, ...], Look] = OrderedDict()
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,17 @@ from unetcam.models.io import Inputs, image_of
 from unetcam.models.layer_names import Address
 from unetcam.models.loaded_model import LoadedModel
 
-if TYPE_CHECKING:
-    from unetcam.methods import Method
-
 #: Which of the decoder's layers, deepest first, are explained if none is named.
 Choose = Callable[[tuple[str, ...]], tuple[str, ...]]
 
 #: What torch says when a model calls ``view`` on a map whose channels are last in memory.
 _VIEW_REFUSED = "view size is not compatible"
+
+
+class Explaining(Protocol):
+    """What makes maps of a request, as a method does."""
+
+    def explain(self, request: Request) -> Collected: ...
 
 
 class TappedModel:
@@ -73,7 +76,7 @@ class TappedModel:
         self,
         inputs: Inputs,
         score: Scoring,
-        method: Method,
+        method: Explaining,
         *,
         create_graph: bool = False,
     ) -> Collected:

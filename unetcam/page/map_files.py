@@ -21,9 +21,9 @@ def write_image(explainer: Explainer, item: Item, folder: Path) -> list[Path]:
     """Explain an image and write its maps: one PNG per layer and class, and ``maps.npz``.
 
     The PNG shows the map, scaled by its own maximum, over the image. ``maps.npz`` holds
-    ``classes``, ``layers`` (L,), ``explained`` (T,), what the maps are of (the classes, or the
-    ranks of the method "channels"), ``prediction`` (H, W) int64, and for every layer
-    ``map:<layer>`` (T, H, W), raw, float32. All in the image's own frame.
+    ``classes``, ``layers`` (L,), ``explained`` (T,), what the maps are of (the classes),
+    ``prediction`` (H, W) int64, and for every layer ``map:<layer>`` (T, H, W), raw, float32.
+    All in the image's own frame.
 
     Parameters
     ----------

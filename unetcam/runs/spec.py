@@ -46,9 +46,11 @@ class Spec:
     checkpoint : str or None
         The file with the weights.
     key : str or None
-        Where the state dict lies inside the checkpoint.
+        Where the state dict lies inside the checkpoint, or the prefix of its names.
     allow_pickle : bool
         Whether a checkpoint may run code of its own.
+    partial : bool
+        Whether weights that the checkpoint lacks stay as the factory made them.
     device : str
         "auto", "cpu", "cuda" or "cuda:1"; the device's type in a settled spec.
     channels : int or None
@@ -138,6 +140,7 @@ class Spec:
     checkpoint: str | None = _origin()
     key: str | None = _origin()
     allow_pickle: bool = _origin(False)
+    partial: bool = _origin(False)
     device: str = "auto"
     channels: int | None = None
     classes: ClassTable | None = None
