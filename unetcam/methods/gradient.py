@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected, Request, collect, differentiate
+from unetcam.errors import UnetcamError
 from unetcam.methods.components import first_component
 from unetcam.methods.registry import Method, register
 
@@ -74,6 +75,15 @@ class _ElementWeighted(GradientMethod):
 
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
         return statistics.relu()
+
+
+def check_graph(method: Method) -> None:
+    """Raise :class:`~unetcam.errors.UnetcamError` for a method whose maps have no graph."""
+    if not isinstance(method, GradientMethod):
+        raise UnetcamError(
+            f"Maps of the method '{method.name}' have no graph: use a method made of one "
+            "gradient, as gradcam."
+        )
 
 
 @register

@@ -1,21 +1,15 @@
-"""The methods by name, and what is asked of one: evidence for a target, against it, or both."""
+"""The methods by name."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import Field, fields, is_dataclass, replace
 from importlib.util import find_spec
-from typing import Any, Literal, TypeVar, get_args
-
-from torch import Tensor
+from typing import Any, Literal, TypeVar
 
 from unetcam.engine import Collected, Request
-from unetcam.engine.request import Score, Scoring
 from unetcam.errors import UnetcamError, suggestion
 
-#: Evidence for a target, against it, or the one less the other.
-Sign = Literal["positive", "negative", "signed"]
 Family = Literal["gradient", "activation", "perturbation", "baseline"]
 
 
@@ -159,52 +153,24 @@ def get(name: str, seed: int | None = None) -> Method:
     return _seeded(_METHODS[name], seed)
 
 
+def chosen(method: str | Method) -> Method:
+    """A method by its name, or one with settings of its own, ready to be used.
+
+    Raises
+    ------
+    UnetcamError
+        For what is neither, and where a package that it needs is missing.
+    """
+    one = get(method) if isinstance(method, str) else method
+    if not isinstance(one, Method):
+        raise UnetcamError(f"{method!r} is no method: give a name of unetcam.methods.names().")
+    one.check()
+    return one
+
+
 def _seeded(method: Method, seed: int | None) -> Method:
     if seed is None or "seed" not in method.settings:
         return method
     drawing: Any = method  # a frozen dataclass of its settings
     changed: Method = replace(drawing, seed=seed)
     return changed
-
-
-# -- evidence for, against, or both ----------------------------------------------------------
-
-
-def check_sign(sign: str, method: Method) -> None:
-    """Raise :class:`~unetcam.errors.UnetcamError` for no sign, or one the method has no maps of."""
-    if sign not in get_args(Sign):
-        raise UnetcamError(f"sign='{sign}' is none: use {', '.join(get_args(Sign))}.")
-    if sign != "positive" and not method.asks_why:
-        raise UnetcamError(
-            f"The method '{method.name}' does not ask what speaks for a target, so that nothing "
-            "speaks against it: use sign='positive', or another method."
-        )
-
-
-def signed_scoring(score: Scoring, sign: Sign) -> Scoring:
-    """The scores that a method is given: as they are, negated, or both one after the other."""
-    if sign == "positive":
-        return score
-
-    def scored(logits: Tensor, reference: Tensor | None = None) -> Sequence[Score]:
-        scores = list(score(logits, reference))
-        against = [one.negated() for one in scores]
-        return against if sign == "negative" else [*scores, *against]
-
-    return scored
-
-
-def signed_maps(collected: Collected, sign: Sign) -> Collected:
-    """What was collected for such scores; signed maps are evidence for less that against."""
-    if sign != "signed":
-        return collected
-    count = collected.defined.shape[1] // 2
-    maps = {name: one[:, :count] - one[:, count:] for name, one in collected.maps.items()}
-    emptied = {name: one[:, :count] & one[:, count:] for name, one in collected.emptied.items()}
-    return replace(
-        collected,
-        maps=maps,
-        defined=collected.defined[:, :count],
-        targets=collected.targets[:count],
-        emptied=emptied,
-    )
