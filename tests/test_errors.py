@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unetcam.data.files import decoding
-from unetcam.errors import DataError, UnetcamError, first_few, is_own_bug
+from unetcam.errors import DataError, first_few, is_own_bug
 
 
 def slip(module: str) -> Callable[[], None]:
@@ -26,17 +26,16 @@ def test_a_slip_in_our_own_code_is_no_damaged_file(tmp_path: Path) -> None:
 
 
 def test_a_slip_of_a_decoder_is_a_damaged_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="can't be read as PNG") as caught:
-        with decoding(tmp_path / "a.png", "PNG"):
-            slip("PIL.Image")()
+    said = pytest.raises(DataError, match="can't be read as PNG")
+    with said as caught, decoding(tmp_path / "a.png", "PNG"):
+        slip("PIL.Image")()
     assert isinstance(caught.value.__cause__, AttributeError)
 
 
 def test_only_slips_are_bugs() -> None:
-    try:
+    with pytest.raises(ValueError, match="invalid literal") as caught:
         int("x")
-    except ValueError as error:
-        assert not is_own_bug(error)
+    assert not is_own_bug(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from unetcam.models.factories import (
     importable,
     nearest_smp,
 )
-from unetcam.models.wrappers import unwrapped
+from unetcam.models.supported import unwrapped
 
 _CHECKPOINT_SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".ckpt", ".pt2", ".bin", ".onnx")
 

@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from unetcam.errors import ModelError, RunError
 from unetcam.models.loaded_model import LoadedModel
 from unetcam.models.loading import has_random_weights, load_with_remarks
-from unetcam.models.wrappers import check_supported
+from unetcam.models.supported import check_supported, first_convolution
 
 #: The sizes at which a network is looked at where no other is given, by spatial dimensions.
 EXAMPLE_SIZES = {2: (256, 256), 3: (64, 64, 64)}
-
-_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 def load(
@@ -183,7 +181,7 @@ def spatial_dims(model: nn.Module) -> int:
     >>> spatial_dims(nn.Sequential(nn.Conv3d(1, 8, 3), nn.Conv3d(8, 2, 1)))
     3
     """
-    return 3 if isinstance(_first_convolution(model), nn.Conv3d) else 2
+    return 3 if isinstance(first_convolution(model), nn.Conv3d) else 2
 
 
 def input_channels(model: nn.Module) -> int:
@@ -199,7 +197,7 @@ def input_channels(model: nn.Module) -> int:
     >>> input_channels(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)))
     3
     """
-    first = _first_convolution(model)
+    first = first_convolution(model)
     if first is None:
         raise ModelError(
             "The network has no convolution that tells how many channels its images have: say so "
@@ -207,10 +205,6 @@ def input_channels(model: nn.Module) -> int:
             option="channels",
         )
     return first.in_channels
-
-
-def _first_convolution(model: nn.Module) -> nn.Conv2d | nn.Conv3d | None:
-    return next((one for one in model.modules() if isinstance(one, _CONVOLUTIONS)), None)
 
 
 def _by(size: Sequence[int]) -> str:

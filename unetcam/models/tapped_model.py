@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +13,7 @@ from unetcam.engine import Collected, Request
 from unetcam.engine.channel_derivatives import ChannelDerivatives, channel_derivatives
 from unetcam.engine.memory import memory_bytes
 from unetcam.engine.request import Scoring, TapPoint
-from unetcam.errors import LayerError
+from unetcam.errors import LayerError, ModelError
 from unetcam.models.io import Inputs, image_of
 from unetcam.models.layer_names import Address
 from unetcam.models.loaded_model import LoadedModel
@@ -66,6 +67,14 @@ class TappedModel:
         if self._addresses is None and not self.loaded.is_traced:
             return None
         return tuple(address.name for address in self._known_addresses())
+
+    def close(self) -> None:
+        """Keep the layers' names, where they are known, before the trace is let go."""
+        with suppress(LayerError, ModelError):
+            if self.loaded.is_traced:
+                self._known_addresses()
+        if self.loaded.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def tap_points(self, inputs: Inputs) -> Mapping[str, TapPoint]:
         """Where each layer is tapped, by its name."""
