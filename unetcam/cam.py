@@ -396,4 +396,5 @@ class UNetCAM:
             spread,
             self._method.settings | ({} if self._sign == "positive" else {"sign": self._sign}),
             self._head or self.loaded.head,
+            collected.emptied,
         )

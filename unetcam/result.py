@@ -44,6 +44,9 @@ class CAMResult:
         sign where it is not positive.
     head : {"softmax", "sigmoid"}
         How the network's channels are read, see :class:`~unetcam.targets.RegionScore`.
+    emptied : Mapping of str to Tensor
+        Of the method "refinecam", by layer, (B, T) bool: which maps are empty though each of the
+        maps that they are the product of is not. Otherwise empty.
 
     Examples
     --------
@@ -64,6 +67,7 @@ class CAMResult:
     spread: Mapping[str, Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     head: Head = "softmax"
+    emptied: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """What there is, in a line; not the numbers."""

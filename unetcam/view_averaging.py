@@ -223,7 +223,10 @@ def explain_views(
     spread = {
         name: one.deviation.masked_fill(one.absent, math.nan) for name, one in moments.items()
     }
-    return replace(first, logits=logits, maps=means, defined=defined), spread
+    emptied = {
+        name: one & (means[name] == 0).flatten(2).all(dim=2) for name, one in first.emptied.items()
+    }
+    return replace(first, logits=logits, maps=means, defined=defined, emptied=emptied), spread
 
 
 def _scored_from(view: View, score: Scoring, size: Size) -> Scoring:

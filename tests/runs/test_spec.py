@@ -58,6 +58,7 @@ DETERMINING: list[dict[str, Any]] = [
     {"seed": 1},
     {"batch_size": 2},
     {"amp": True},
+    {"head": "sigmoid"},
     {"device": "cuda"},
     {"orientation": "RAS"},
     {"tile": (96, 96, 96)},

@@ -127,6 +127,15 @@ MaxValue = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+Head = Annotated[
+    values.Head | None,
+    typer.Option(
+        help="softmax: a pixel belongs to one class; sigmoid: to each class whose logit is above "
+        "zero (multi-label, nested regions). By default as the network ends, and softmax where "
+        "that can't be told.",
+        rich_help_panel=_NETWORK,
+    ),
+]
 Layers = Annotated[
     str | None,
     typer.Option(
@@ -375,6 +384,7 @@ SPEC: dict[str, tuple[Any, Any]] = {
     "allow_pickle": (AllowPickle, False),
     "partial": (Partial, False),
     "channels": (Channels, None),
+    "head": (Head, None),
     "images": (Images, None),
     "masks": (Masks, None),
     "manifest": (Manifest, None),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor, nn
@@ -142,12 +142,16 @@ class Collected:
         (B, T) bool: whether the target exists in the image.
     targets : tuple
         What the T maps are of.
+    emptied : dict of str to Tensor
+        By layer, (B, T) bool, of a method that makes its maps of several: where they say something
+        each and nothing together.
     """
 
     logits: Tensor
     maps: dict[str, Tensor]
     defined: Tensor
     targets: tuple[Named, ...] = ()
+    emptied: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

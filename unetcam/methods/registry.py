@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from dataclasses import Field, fields, is_dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, TypeVar
 
 from unetcam.engine import Collected, Request
-from unetcam.errors import UnetcamError
+from unetcam.errors import UnetcamError, suggestion
 
 Family = Literal["gradient", "activation", "perturbation", "baseline"]
 
@@ -148,9 +147,9 @@ def get(name: str, seed: int | None = None) -> Method:
             "maps."
         )
     if name not in _METHODS:
-        near = difflib.get_close_matches(name, _METHODS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(_METHODS)}."
-        raise UnetcamError(f"There is no method '{name}': {hint}")
+        raise UnetcamError(
+            f"There is no method '{name}': {suggestion(name, _METHODS)}", option="method"
+        )
     return _seeded(_METHODS[name], seed)
 
 

@@ -59,9 +59,11 @@ def signed_maps(collected: Collected, sign: Sign) -> Collected:
         return collected
     count = collected.defined.shape[1] // 2
     maps = {name: one[:, :count] - one[:, count:] for name, one in collected.maps.items()}
+    emptied = {name: one[:, :count] & one[:, count:] for name, one in collected.emptied.items()}
     return replace(
         collected,
         maps=maps,
         defined=collected.defined[:, :count],
         targets=collected.targets[:count],
+        emptied=emptied,
     )

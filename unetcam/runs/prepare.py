@@ -274,6 +274,8 @@ def settle(spec: Spec, network: LoadedModel, source: Source | None = None) -> Sp
         overlap=overlap,
         stride=network.stride,
         dims=network.dims,
+        # None is a softmax, as in runs of versions that knew no other head.
+        head=spec.head or ("sigmoid" if network.head == "sigmoid" else None),
     )
     prepared = settled.preprocessing
     return settled.prepared_by(prepared if source is None else source.settled(prepared))
