@@ -171,5 +171,5 @@ def _template(name: str) -> NDArray[np.float32]:
         )
     import nibabel
 
-    voxels = np.asanyarray(nibabel.load(path).dataobj).astype(np.float32)
+    voxels: NDArray[np.float32] = np.asanyarray(nibabel.Nifti1Image.load(path).dataobj, np.float32)
     return voxels / voxels.max()
