@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -171,5 +171,7 @@ def _template(name: str) -> NDArray[np.float32]:
         )
     import nibabel
 
-    voxels: NDArray[np.float32] = np.asanyarray(nibabel.Nifti1Image.load(path).dataobj, np.float32)
-    return voxels / voxels.max()
+    volume: Any = nibabel.load(path)
+    voxels: NDArray[np.float32] = np.asanyarray(volume.dataobj).astype(np.float32)
+    voxels /= voxels.max()
+    return voxels
