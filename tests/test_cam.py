@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +13,7 @@ import unetcam
 from tests.networks import UNet, UNet3d, seeded
 from unetcam import UNetCAM, find_layers
 from unetcam.errors import LayerError, ModelError, NumericalError
+from unetcam.models.loaded_model import LoadedModel
 from unetcam.targets import ClassScore
 
 IMAGES = torch.rand(2, 1, 32, 32, generator=torch.manual_seed(4))
@@ -34,6 +38,57 @@ def test_explains_every_class_at_every_decoder_layer_deepest_first() -> None:
     assert not result.logits.requires_grad
     assert all((maps >= 0).all() and not maps.requires_grad for maps in result.maps.values())
     torch.testing.assert_close(result.logits, cam.model(IMAGES))
+
+
+def test_a_with_block_lets_go_of_the_trace_and_keeps_the_names() -> None:
+    model, images = seeded(UNet(1, 3)), torch.rand(1, 1, 16, 16)
+    with UNetCAM(model) as cam:
+        before = cam(images)
+        (look,) = cam.loaded._looks.values()
+        trace, names = weakref.ref(look.run), cam.layers
+        del look
+    gc.collect()
+    assert trace() is None
+    assert not cam.loaded.is_traced
+    assert cam.layers == names == before.layers
+    again = cam(images)  # traced anew
+    assert cam.loaded.is_traced
+    assert all(torch.equal(again[name], before[name]) for name in names)
+    assert torch.equal(again.logits, before.logits)
+
+
+def test_a_with_block_lets_go_when_an_exception_flies_and_before_any_call() -> None:
+    images = torch.rand(1, 1, 16, 16)
+    cam = UNetCAM(UNet(1, 3), example=images)
+    with pytest.raises(ZeroDivisionError), cam:
+        raise ZeroDivisionError
+    assert not cam.loaded.is_traced
+    assert cam.layers == ("up1", "up2", "up3", "up4")
+    with UNetCAM(nn.Conv2d(1, 2, 1), example=images) as flat:
+        pass  # a network without a decoder has no layers to keep
+    with pytest.raises(LayerError, match="found at the first call"):
+        _ = flat.layers
+
+
+def test_a_with_block_leaves_the_trace_of_a_loaded_model_to_its_owner() -> None:
+    images = torch.rand(1, 1, 16, 16)
+    loaded = LoadedModel.of(UNet(1, 3), images)
+    with UNetCAM(loaded) as cam:
+        cam(images)
+    assert loaded.is_traced
+    with UNetCAM(loaded, output=lambda returned: returned) as cam:
+        cam(images)
+    assert loaded.is_traced
+    assert not cam.loaded.is_traced
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_with_block_gives_the_memory_that_torch_keeps_back() -> None:
+    model, images = UNet(1, 3).cuda(), torch.rand(1, 1, 64, 64).cuda()
+    with UNetCAM(model) as cam:
+        cam(images)
+        kept = torch.cuda.memory_reserved()
+    assert torch.cuda.memory_reserved() < kept
 
 
 def test_three_dimensions() -> None:

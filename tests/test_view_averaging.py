@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.networks import UNet, UNet3d, seeded
 from unetcam import UNetCAM
-from unetcam.errors import DataError, TargetError, UnetcamError
+from unetcam.errors import DataError, TargetError
 from unetcam.targets import (
     ClassScore,
     Contrast,
@@ -335,11 +335,6 @@ def test_all_maps_that_a_model_is_given_are_turned() -> None:
     torch.testing.assert_close(result["first"], expected)
     with pytest.raises(DataError, match=r"and one has the size \(16, 24\): resize it"):
         cam((IMAGES, depth[..., ::2, ::2], age), augment=A.VerticalFlip())
-
-
-def test_maps_of_single_channels_are_not_averaged() -> None:
-    with pytest.raises(UnetcamError, match="single channels are not averaged over views"):
-        UNetCAM(seeded(Pointwise()), ["first"], "channels")(IMAGES, augment=A.D4())
 
 
 def test_what_is_no_transform_is_refused() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
+from functools import partial
 from typing import Any, get_args
 
 from numpy.typing import ArrayLike
@@ -11,18 +11,19 @@ from torch import Tensor, nn
 
 from unetcam import methods
 from unetcam.engine import Collected
-from unetcam.engine.request import Scoring
 from unetcam.error_maps import Mistakes, explain_errors
-from unetcam.errors import LayerError, ModelError, UnetcamError
-from unetcam.methods import GradientMethod, Method
-from unetcam.methods.sign import Sign, check_sign, signed_maps, signed_scoring
+from unetcam.errors import LayerError, UnetcamError
+from unetcam.methods import Method
+from unetcam.methods.gradient import check_graph
+from unetcam.methods.sign import Sign, Signed, check_sign, signed_maps, signed_scoring
 from unetcam.models.io import Inputs, check_images, image_of
 from unetcam.models.loaded_model import LoadedModel
 from unetcam.models.outputs import Output
 from unetcam.models.tapped_model import TappedModel
-from unetcam.region_field import RegionField
+from unetcam.region_field import RegionField, field_of
 from unetcam.result import CAMResult
 from unetcam.targets import Choice, Head, Scale, Target, TargetLike, check_existing
+from unetcam.targets.base import require
 from unetcam.targets.selection import scoring_of
 from unetcam.view_averaging import explain_views
 
@@ -31,6 +32,10 @@ __all__ = ["UNetCAM"]
 
 class UNetCAM:
     """Class activation maps of a segmentation network, for all layers and targets at once.
+
+    Hooks live only inside a call. What stays between calls is the network's trace, which a
+    ``with`` block lets go of at its end (not that of a LoadedModel, which is its owner's) together
+    with the memory that torch keeps for itself on a GPU; a later call traces anew.
 
     Parameters
     ----------
@@ -104,23 +109,19 @@ class UNetCAM:
         shortcuts: bool = True,
         memory_budget: int | float | None = None,
     ) -> None:
-        self._method = methods.get(method) if isinstance(method, str) else method
-        if not isinstance(self._method, Method):
-            raise UnetcamError(f"{method!r} is no method: give a name of unetcam.methods.names().")
-        self._method.check()
+        self._method = methods.registry.chosen(method)
         check_sign(sign, self._method)
-        if head is not None and head not in get_args(Head):
-            raise UnetcamError(f"head={head!r} is no kind of head: use 'softmax' or 'sigmoid'.")
+        if head is not None:
+            require("head", head, get_args(Head), "kind of head")
         self._sign: Sign = sign
         self._head = head
-        if isinstance(layers, str) and layers in methods.names() and method == "gradcam":
-            modules = model.module if isinstance(model, LoadedModel) else model
-            if layers not in dict(modules.named_modules()):
-                raise LayerError(
-                    f"'{layers}' is a method and no layer of the model: give it as "
-                    f"method='{layers}'."
-                )
         self.loaded = LoadedModel.of(model, example, output=output)
+        self._is_own = self.loaded is not model
+        is_method = isinstance(layers, str) and layers in methods.names() and method == "gradcam"
+        if is_method and layers not in dict(self.model.named_modules()):
+            raise LayerError(
+                f"'{layers}' is a method and no layer of the model: give it as method='{layers}'."
+            )
         self._tapped = TappedModel(
             self.loaded,
             layers,
@@ -163,13 +164,11 @@ class UNetCAM:
     def __enter__(self) -> UNetCAM:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Nothing of a call outlives it; what stays are the layers' names."""
+    def __exit__(self, *raised: object) -> None:
+        """Let go of the trace and of the memory that torch keeps; the layers' names stay."""
+        self._tapped.close()
+        if self._is_own:
+            self.loaded.forget()
 
     def __call__(
         self,
@@ -215,16 +214,17 @@ class UNetCAM:
             One sentence each: what is wrong, where, and what to do.
         """
         check_images(self.model, image_of(images))
-        self._check_call(augment, create_graph)
+        if create_graph:
+            check_graph(self._method)
+            if augment is not None:
+                raise UnetcamError("create_graph= takes images as they are: leave out augment=.")
         scoring = scoring_of(targets, self._head_of(images))
 
-        def explain(inputs: Inputs, scoring: Scoring) -> Collected:
-            scoring = signed_scoring(scoring, self._sign)
-            collected = self._tapped.explain(
-                inputs, scoring, self._method, create_graph=create_graph
-            )
-            return signed_maps(collected, self._sign)
-
+        explain = partial(
+            self._tapped.explain,
+            method=Signed(self._method, self._sign),
+            create_graph=create_graph,
+        )
         if augment is None:
             return self._result(explain(images, scoring))
         return self._result(*explain_views(explain, images, scoring, augment))
@@ -260,13 +260,11 @@ class UNetCAM:
         targets : Target, callable or sequence of them, optional
             As for a call; masks and pixels are those of the whole image.
         progress : callable, optional
-            Is told how many tiles of how many are done, as two integers; there are two or more
-            walks over the tiles.
+            Is told how many tiles of how many are done; there are two or more walks over them.
 
         Returns
         -------
         CAMResult
-            Of one image.
 
         Raises
         ------
@@ -318,10 +316,8 @@ class UNetCAM:
             Class indices, (*spatial) or (B, *spatial), of the logits' size; -1 where a pixel is
             to be ignored. With ``head="sigmoid"`` and several channels 1 and 0 for each class,
             (C, *spatial) or (B, C, *spatial).
-        on
-            See :class:`~unetcam.targets.RegionScore`.
-        head : {"softmax", "sigmoid"}, optional
-            What this UNetCAM was told of the network by default.
+        on, head
+            See :class:`~unetcam.targets.RegionScore`; this UNetCAM's head by default.
 
         Returns
         -------
@@ -378,37 +374,12 @@ class UNetCAM:
             For a method other than Grad-CAM, which alone is a matter of one weight per channel
             and linear in the score.
         """
-        if self.method != "gradcam":
-            raise UnetcamError(
-                f"A field gives Grad-CAM maps, and this UNetCAM is set to '{self.method}': use "
-                "method='gradcam', or cam(...)."
-            )
-        images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image_of(image)
-        check_images(self.model, images)
-        if len(images) != 1:
-            raise ModelError(
-                f"A field belongs to one image, and {len(images)} were given: call it for each."
-            )
-        name, derivatives = self._tapped.channel_derivatives(images, layer, memory_budget)
-        return RegionField(
-            derivatives.activation[0], derivatives.logits[0], derivatives.derivative[0], name
-        )
+        return field_of(self._tapped, image, layer, self.method, memory_budget=memory_budget)
 
     def _head_of(self, images: Inputs) -> Head:
         """Whether classes exclude one another: as it was said, or as the network's end shows."""
         self.loaded.look(images)
         return self._head or self.loaded.head
-
-    def _check_call(self, augment: Any, create_graph: bool) -> None:
-        if create_graph and not isinstance(self._method, GradientMethod):
-            raise UnetcamError(
-                f"Maps of the method '{self.method}' have no graph: use a method made of one "
-                "gradient, as gradcam."
-            )
-        if create_graph and augment is not None:
-            raise UnetcamError(
-                "create_graph= is for maps of the images as they are: leave out augment=."
-            )
 
     def _result(
         self,
@@ -424,6 +395,6 @@ class UNetCAM:
             self.method,
             spread,
             self._method.settings | ({} if self._sign == "positive" else {"sign": self._sign}),
-            collected.channels,
             self._head or self.loaded.head,
+            collected.emptied,
         )

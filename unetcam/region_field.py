@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import overload
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from unetcam.engine.memory import chunked, memory_bytes
 from unetcam.engine.score_gradients import scored_leaf
-from unetcam.errors import DataError, TargetError
+from unetcam.errors import DataError, ModelError, TargetError, UnetcamError
+from unetcam.models.io import Inputs, check_images, image_of
+from unetcam.models.tapped_model import TappedModel
+from unetcam.resizing import nearest
 from unetcam.targets import Target, check_existing, check_targets
 
 _SCHEMA = 1
@@ -288,7 +290,7 @@ class RegionField:
         if not self._is_pooled():
             return gradients
         corners = _cell_corners(gradients, self.grid)
-        uneven = (_spread(corners, self.logits.shape[1:]) != gradients).flatten(1).any(dim=1)
+        uneven = (nearest(corners, self.logits.shape[1:]) != gradients).flatten(1).any(dim=1)
         for target, torn in zip(targets, uneven.tolist(), strict=True):
             if torn:
                 raise TargetError(
@@ -300,12 +302,41 @@ class RegionField:
 
     def _whole_cells(self, inside: Tensor) -> Tensor:
         corners = _cell_corners(inside, self.grid)
-        if (_spread(corners, self.logits.shape[1:]) != inside).any():
+        if (nearest(corners, self.logits.shape[1:]) != inside).any():
             raise TargetError(
                 f"A mask cuts through cells of a field pooled to {self.grid}: draw it on that "
                 "grid, or use the field before pooling."
             )
         return corners
+
+
+def field_of(
+    tapped: TappedModel,
+    image: Inputs,
+    layer: str | None,
+    method: str,
+    *,
+    memory_budget: int | float | None,
+) -> RegionField:
+    """The field of one image at one layer, the last, finest one by default.
+
+    See :meth:`unetcam.UNetCAM.field`.
+    """
+    if method != "gradcam":
+        raise UnetcamError(
+            f"A field gives Grad-CAM maps, and this UNetCAM is set to '{method}': use "
+            "method='gradcam', or cam(...)."
+        )
+    images = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image_of(image)
+    check_images(tapped.loaded.module, images)
+    if len(images) != 1:
+        raise ModelError(
+            f"A field belongs to one image, and {len(images)} were given: call it for each."
+        )
+    name, derivatives = tapped.channel_derivatives(images, layer, memory_budget)
+    return RegionField(
+        derivatives.activation[0], derivatives.logits[0], derivatives.derivative[0], name
+    )
 
 
 def _like(scale: Tensor, tensor: Tensor) -> Tensor:
@@ -328,11 +359,3 @@ def _cell_corners(values: Tensor, grid: Sequence[int]) -> Tensor:
         step = values.shape[axis] // count
         values = values.index_select(axis, torch.arange(count, device=values.device) * step)
     return values
-
-
-def _spread(cells: Tensor, size: Sequence[int]) -> Tensor:
-    """Each cell's value at each of its pixels."""
-    kept = cells.dtype
-    lead = cells.flatten(0, cells.ndim - len(size) - 1)[None].to(torch.float64)
-    spread = F.interpolate(lead, size=tuple(size), mode="nearest")
-    return spread[0].view(*cells.shape[: cells.ndim - len(size)], *size).to(kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,13 +28,42 @@ def interpolated(maps: Tensor, size: Sequence[int]) -> Tensor:
 
     Examples
     --------
-    >>> import torch
     >>> interpolated(torch.tensor([[[[0.0, 1.0]]]]), (1, 4))
     tensor([[[[0.0000, 0.2500, 0.7500, 1.0000]]]])
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
     return F.interpolate(maps, size=tuple(size), mode=_LINEAR[len(size)], align_corners=False)
+
+
+def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Masks or cells at another size: each pixel takes the value of the one that holds its centre.
+
+    Parameters
+    ----------
+    labels : Tensor
+        (..., *spatial) of any type, with as many spatial axes as `size` has.
+    size : sequence of int
+        The spatial size that is wanted.
+
+    Returns
+    -------
+    Tensor
+        (..., *size) of the same type and the same values; the same tensor where it has that size.
+
+    Examples
+    --------
+    >>> nearest(torch.tensor([[7, -1]]), (1, 4))
+    tensor([[ 7,  7, -1, -1]])
+    """
+    for axis, wanted in enumerate(size, start=-len(size)):
+        length = labels.shape[axis]
+        if length != wanted:
+            # In whole numbers, which torch's own resizing of floating point is not.
+            centres = 2 * torch.arange(wanted, device=labels.device) + 1
+            at = torch.div(centres * length, 2 * wanted, rounding_mode="floor")
+            labels = labels.index_select(axis, at)
+    return labels
 
 
 def averaged(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -53,7 +83,6 @@ def averaged(maps: Tensor, size: Sequence[int]) -> Tensor:
 
     Examples
     --------
-    >>> import torch
     >>> averaged(torch.tensor([[[[0.0, 1.0, 3.0, 3.0]]]]), (1, 2))
     tensor([[[[0.5000, 3.0000]]]])
     """

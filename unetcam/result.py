@@ -28,7 +28,7 @@ class CAMResult:
     logits : Tensor
         (B, C, *spatial), detached but for ``create_graph=True``.
     targets : tuple of Target
-        The T targets, in order; of the method "channels", the channels' ranks.
+        The T targets, in order.
     maps : Mapping of str to Tensor
         By layer, (B, T, *layer_spatial), on the model's device; float32, and float64 for a float64
         network. Raw as the method gave them, never negative but for ``sign="signed"``; NaN where
@@ -44,9 +44,9 @@ class CAMResult:
         sign where it is not positive.
     head : {"softmax", "sigmoid"}
         How the network's channels are read, see :class:`~unetcam.targets.RegionScore`.
-    channels : Mapping of str to Tensor
-        Of the method "channels", by layer, (B, T) int64: which channel each map shows, -1 where
-        the layer has no more. Otherwise empty.
+    emptied : Mapping of str to Tensor
+        Of the method "refinecam", by layer, (B, T) bool: which maps are empty though each of the
+        maps that they are the product of is not. Otherwise empty.
 
     Examples
     --------
@@ -66,8 +66,8 @@ class CAMResult:
     method: str
     spread: Mapping[str, Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    channels: Mapping[str, Tensor] = field(default_factory=dict)
     head: Head = "softmax"
+    emptied: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """What there is, in a line; not the numbers."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unetcam.engine import Collected
 from unetcam.engine.request import Score, Scoring
-from unetcam.errors import DataError, UnetcamError
+from unetcam.errors import DataError
 from unetcam.models.io import Inputs, changed, image_of
 from unetcam.resizing import interpolated
 
@@ -210,11 +210,6 @@ def explain_views(
     """
     _, *others = views(augment, image_of(inputs).shape[2:])
     first = explain(inputs, score)
-    if first.channels:
-        raise UnetcamError(
-            "Maps of single channels are not averaged over views, in each of which others are the "
-            "most active: leave out augment=, or use another method."
-        )
     logits, size = first.logits.clone(), tuple(first.logits.shape[2:])
     moments = {name: _Moments(maps, first.defined) for name, maps in first.maps.items()}
     defined = first.defined.clone()
@@ -228,7 +223,10 @@ def explain_views(
     spread = {
         name: one.deviation.masked_fill(one.absent, math.nan) for name, one in moments.items()
     }
-    return replace(first, logits=logits, maps=means, defined=defined), spread
+    emptied = {
+        name: one & (means[name] == 0).flatten(2).all(dim=2) for name, one in first.emptied.items()
+    }
+    return replace(first, logits=logits, maps=means, defined=defined, emptied=emptied), spread
 
 
 def _scored_from(view: View, score: Scoring, size: Size) -> Scoring:

@@ -22,21 +22,27 @@ from tests.methods.peers import (
     captum_pieces,
     cases,
     component_apart,
+    curved,
     deep,
     finest,
     full_size,
     grad_cam,
+    grad_cam_refined,
     headed,
+    layered,
     negative,
     ours,
     raw_apart,
     rectified,
+    refined,
     scaled_apart,
     shapes_apart,
     signed,
     single,
     torch_cam,
     torch_cam_of_classes,
+    torch_cam_refined,
+    upto,
 )
 from unetcam import UNetCAM, methods
 from unetcam.methods import Method
@@ -84,6 +90,19 @@ def _raw(name: str | Method, theirs: Callable[[Case, str], Tensor]) -> Callable[
     return lambda case, layer: raw_apart(ours(case, layer, name), theirs(case, layer))
 
 
+def _refined(case: Case, layer: str) -> float:
+    """Of two layers or more: of one there is no product, and the peer refuses."""
+    if len(upto(case, layer)) == 1:
+        return 0.0
+    return raw_apart(refined(case, layer, from_zero=True), torch_cam_refined(case, layer))
+
+
+def _refined_raw(case: Case, layer: str) -> float:
+    if len(upto(case, layer)) == 1:
+        return 0.0
+    return raw_apart(refined(case, layer), torch_cam_refined(case, layer))
+
+
 _CAMS = torchcam.methods
 _SMOOTH = Smooth(methods.get("gradcam"), samples=SAMPLES)
 _LIME, _SHAP = LIME(samples=24, superpixels=8), KernelSHAP(samples=24, superpixels=8)
@@ -121,6 +140,14 @@ def comparisons() -> list[Comparison]:
                 case, layer, "eigengradcam", pytorch_grad_cam.EigenGradCAM
             ),
             how="scaled, of either sign",
+        ),
+        Comparison("seg-eigen-cam", pgc, _scaled("seg-eigen-cam", pytorch_grad_cam.SegEigenCAM)),
+        Comparison(
+            "shapleycam",
+            pgc,
+            _scaled("shapleycam", pytorch_grad_cam.ShapleyCAM),
+            curved,
+            how="scaled; group normalisation and SiLU",
         ),
         Comparison("scorecam", pgc, _scaled("scorecam", score), full_size),
         Comparison(
@@ -169,6 +196,14 @@ def comparisons() -> list[Comparison]:
             headed,
             1e-12,
             "raw",
+        ),
+        Comparison(
+            "refinecam",
+            "torchcam",
+            _refined,
+            layered,
+            1e-6,
+            "raw, with LayerCAM's maps less their smallest values",
         ),
         Comparison("gradcam", "captum", _raw("gradcam", captum_layer), tolerance=1e-12, how="raw"),
         Comparison(
@@ -246,6 +281,24 @@ def departures() -> list[Departure]:
             _scaled("eigengradcam", pytorch_grad_cam.EigenGradCAM),
             why="The sign again. Ours goes along the sum over the channels, so that what speaks "
             "for the class is positive.",
+        ),
+        Departure(
+            "refinecam",
+            "torchcam",
+            _refined_raw,
+            layered,
+            how="raw, with LayerCAM as the base",
+            why="It takes the smallest value off each map before it divides by the largest: "
+            "a pixel with some evidence at every layer can be left with none. Zero means no "
+            "evidence, and ours divides only. Of maps that begin at zero both agree (see above).",
+        ),
+        Departure(
+            "refinecam",
+            pgc,
+            lambda case, layer: scaled_apart(refined(case, layer), grad_cam_refined(case, layer)),
+            layered,
+            why="The smallest values again; and it enlarges every map to the image and multiplies "
+            "there, ours at the finest of the layers, as torchcam's does.",
         ),
         Departure(
             "scorecam",

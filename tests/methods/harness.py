@@ -25,8 +25,7 @@ FEW = {
     "lime": {"samples": 24, "superpixels": 8},
     "kernelshap": {"samples": 24, "superpixels": 8},
 }
-#: Those with a map for each target; "channels" has one for each channel.
-NAMES = [name for name in methods.names() if methods.get(name).per_target]
+NAMES = list(methods.names())
 WRAPPED = ("smooth-gradcam", "smooth-scorecam", "smooth-eigencam")
 
 

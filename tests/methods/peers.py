@@ -11,6 +11,7 @@ from typing import Any
 import captum.attr
 import cv2
 import numpy as np
+import pytorch_grad_cam
 import segmentation_models_pytorch as smp
 import torch
 import torchcam.methods
@@ -21,6 +22,7 @@ from tests.networks import Nameless, UNet, seeded
 from unetcam import UNetCAM
 from unetcam.methods import Method
 from unetcam.methods.components import first_component
+from unetcam.methods.refine import RefineCAM, products
 from unetcam.methods.surrogate import LIME, KernelSHAP, _nearness, superpixels
 from unetcam.targets import ClassScore, Region, Target
 
@@ -105,6 +107,25 @@ def shift_scores(case: Case, above: float | None = None, below: float | None = N
         head.bias += above - scores.min() if above is not None else below - scores.max()
 
 
+def curved() -> list[Case]:
+    """The same with group normalisation and SiLU in the place of batch normalisation and ReLU,
+    so that scores have a second derivative."""
+
+    def bend(module: nn.Module) -> None:
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.GroupNorm(1, child.num_features).double())
+            elif isinstance(child, nn.ReLU):
+                setattr(module, name, nn.SiLU())
+            else:
+                bend(child)
+
+    found = cases()
+    for case in found:
+        bend(case.model)
+    return found
+
+
 def single() -> list[Case]:
     """The same in single precision."""
     return [Case(one.name, one.model.float(), one.layers, one.images.float()) for one in cases()]
@@ -116,6 +137,16 @@ def rectified() -> list[Case]:
         "U-Net": ("up2.conv", "up4.conv"),
         "smp.Unet": ("decoder.blocks.2.conv2", "decoder.blocks.4.conv2"),
         "smp.FPN": ("decoder.seg_blocks.3",),
+    }
+    return [Case(one.name, one.model, names[one.name], one.images) for one in cases()]
+
+
+def layered() -> list[Case]:
+    """Two or more layers of decoders that end in a ReLU, deepest first."""
+    names = {
+        "U-Net": ("up1.conv", "up2.conv", "up4.conv"),
+        "smp.Unet": ("decoder.blocks.1.conv2", "decoder.blocks.3.conv2"),
+        "smp.FPN": ("encoder.layer3", "decoder.seg_blocks.3"),
     }
     return [Case(one.name, one.model, names[one.name], one.images) for one in cases()]
 
@@ -196,6 +227,58 @@ def torch_cam(case: Case, layer: str, peer: Any) -> Tensor:
             (maps,) = cam(scores=logits, targets=target, normalized=False)
             found.append(maps.detach())
     return torch.stack(found, dim=1)
+
+
+def refined(case: Case, layer: str, *, from_zero: bool = False) -> Tensor:
+    """(B, T, h, w): our product of LayerCAM's maps of the case's layers up to one.
+
+    `from_zero` takes each map's smallest value off before.
+    """
+    if not from_zero:
+        cam = UNetCAM(case.model, upto(case, layer), RefineCAM("layercam"))
+        return cam(case.images, case.targets)[layer]
+    plain = UNetCAM(case.model, upto(case, layer), "layercam")(case.images, case.targets).maps
+    return products({n: m - m.amin(dim=(2, 3), keepdim=True) for n, m in plain.items()})[0][layer]
+
+
+def torch_cam_refined(case: Case, layer: str) -> Tensor:
+    """(B, T, h, w), of torchcam's LayerCAM; of a score so large that its epsilon does not count."""
+    found = []
+    for target in case.peer_targets:
+        maps = []
+
+        def large(logits: Tensor, target: Callable[[Tensor], Tensor] = target) -> Tensor:
+            return 1e9 * target(logits)
+
+        for image in case.images.split(1):
+            with torchcam.methods.RefineCAM(
+                case.model, upto(case, layer), base_method=torchcam.methods.LayerCAM
+            ) as cam:
+                logits = case.model(image.clone().requires_grad_())
+                (one,) = cam(scores=logits, targets=large, normalized=False)
+                maps.append(one.detach())
+        found.append(torch.cat(maps))
+    return torch.stack(found, dim=1)
+
+
+def grad_cam_refined(case: Case, layer: str) -> Tensor:
+    """(B, T, H, W), scaled as pytorch-grad-cam scales, of its LayerCAM."""
+    modules = [case.model.get_submodule(name) for name in upto(case, layer)]
+    found = []
+    for target in case.peer_targets:
+        peer = pytorch_grad_cam.RefineCAM(
+            case.model, modules, base_method=pytorch_grad_cam.LayerCAM
+        )
+        maps = [peer(image, [target]) for image in case.images.split(1)]
+        found.append(torch.from_numpy(np.concatenate(maps)))
+        for one in peer.base_cam_per_layer:
+            one.activations_and_grads.release()
+    return torch.stack(found, dim=1)
+
+
+def upto(case: Case, layer: str) -> list[str]:
+    """A case's layers, deepest first, up to one."""
+    return list(case.layers[: case.layers.index(layer) + 1])
 
 
 def torch_cam_of_classes(case: Case, layer: str) -> Tensor:

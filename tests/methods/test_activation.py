@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.methods.harness import IMAGES, TARGETS, VOLUMES, network, network_3d, region
+from tests.methods.harness import IMAGES, TARGETS, network, region
 from tests.methods.test_gradient import IMAGE, TwoLayers
 from tests.networks import UNet, ValidUNet, seeded
 from unetcam import UNetCAM
-from unetcam.errors import LayerError, UnetcamError
-from unetcam.methods.activation import Channels, EigenCAM
+from unetcam.errors import LayerError
+from unetcam.methods.activation import EigenCAM
 from unetcam.methods.baseline import Random, magnitude
 from unetcam.targets import ClassScore, Pixel, PredictedRegion, Region
 
@@ -189,45 +189,6 @@ def test_the_mask_prior_of_a_predicted_region_is_the_prediction() -> None:
     predicted = result.logits.argmax(dim=1) == 1
     expected = result.logits.softmax(dim=1)[:, 1] * predicted
     torch.testing.assert_close(result["up4"][:, 0], expected)
-
-
-def test_channels_are_ranked_by_their_mean_activity_in_each_image() -> None:
-    model, _ = network("channels")
-    result = UNetCAM(model, ["up4", "up2"], Channels(count=6))(IMAGES)
-    kept: list[Tensor] = []
-    model.up2.register_forward_hook(lambda module, args, out: kept.append(out.detach()))
-    model(IMAGES)
-    activity = kept[0].relu().mean(dim=(2, 3))
-    assert [one.name for one in result.targets][:2] == ["channel of rank 1", "channel of rank 2"]
-    for image in range(2):
-        order = activity[image].argsort(descending=True)[:6]
-        assert torch.equal(result.channels["up2"][image], order)
-        torch.testing.assert_close(result["up2"][image], kept[0][image, order].relu())
-
-
-def test_a_layer_with_fewer_channels_has_no_map_beyond() -> None:
-    model, _ = network("channels")
-    result = UNetCAM(model, ["up4"], "channels")(IMAGES).resized().scaled(by="layer")
-    assert result["up4"].shape == (2, 8, 32, 32)
-    assert result["up4"][:, 4:].isnan().all()
-    assert torch.isfinite(result["up4"][:, :4]).all()
-    assert (result.channels["up4"][:, 4:] == -1).all()
-    assert sorted(result.channels["up4"][0, :4].tolist()) == [0, 1, 2, 3]
-
-
-def test_channels_of_a_volume_and_of_half_precision() -> None:
-    model, layers = network_3d("channels")
-    assert UNetCAM(model, layers, Channels(2))(VOLUMES)["dec2"].shape == (2, 2, 4, 4, 4)
-    model, layers = network("channels")
-    result = UNetCAM(model.bfloat16(), layers, Channels(2))(IMAGES.bfloat16())
-    assert result["up4"].dtype == torch.float32
-
-
-def test_channels_have_no_average_over_noisy_images() -> None:
-    with pytest.raises(UnetcamError, match="'channels' can't be averaged"):
-        UNetCAM(UNet(), method="smooth-channels")
-    with pytest.raises(ValueError, match="count=0"):
-        Channels(count=0)
 
 
 def test_cam_takes_the_last_layer_where_none_is_named() -> None:

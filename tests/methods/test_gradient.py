@@ -123,7 +123,7 @@ def test_one_weight_per_channel_and_one_per_pixel_agree_on_a_map_of_one_pixel() 
 
 
 def test_an_unknown_method_names_the_nearest() -> None:
-    with pytest.raises(UnetcamError, match="did you mean 'gradcam'"):
+    with pytest.raises(UnetcamError, match="'grad-cam': did you mean gradcam"):
         UNetCAM(TwoLayers(), ["first"], "grad-cam")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.methods.harness import IMAGES, TARGETS, network
 from tests.methods.test_gradient import IMAGE, TwoLayers, explain
 from unetcam import UNetCAM, methods
+from unetcam.errors import UnetcamError
 from unetcam.methods.components import first_component
 from unetcam.methods.gradient import SegXResCAM
 from unetcam.methods.smooth import Smooth
@@ -188,3 +189,27 @@ def test_eigengradcam_turns_around_with_the_score() -> None:
     torch.testing.assert_close(ours, -against)
     along = (ours * (activation * gradient).sum(dim=1)).sum(dim=(1, 2))
     assert (along > 0).all()
+
+
+def test_seg_eigen_cam_is_numpys_component_of_activation_times_magnitude() -> None:
+    """Its sign: the largest magnitude is positive, equation 13 (to 1e-5 of the largest)."""
+    generator = torch.Generator().manual_seed(9)
+    activation, gradient = torch.randn(2, 3, 5, 6, 7, generator=generator)
+    ours = raw(methods.get("seg-eigen-cam"), activation, gradient)
+    for image in range(3):
+        points = (activation[image] * gradient[image].abs()).flatten(1).double().numpy().T
+        points = points - points.mean(axis=0)
+        component = points @ np.linalg.svd(points)[2][0]
+        component *= np.sign(component[np.abs(component).argmax()])
+        expected = np.maximum(component, 0).reshape(6, 7)
+        np.testing.assert_allclose(ours[image], expected, atol=1e-5 * expected.max())
+
+
+def test_seg_eigen_cam_does_not_tell_for_from_against() -> None:
+    """|G| is that of the negated score too: the same map, and no sign to ask for."""
+    generator = torch.Generator().manual_seed(9)
+    activation, gradient = torch.randn(2, 3, 5, 6, 7, generator=generator)
+    method = methods.get("seg-eigen-cam")
+    assert torch.equal(raw(method, activation, gradient), raw(method, activation, -gradient))
+    with pytest.raises(UnetcamError, match="'seg-eigen-cam' does not ask what speaks for"):
+        UNetCAM(TwoLayers(), ["first"], "seg-eigen-cam", sign="negative")

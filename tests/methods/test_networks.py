@@ -88,7 +88,7 @@ def test_every_method_explains_it_or_says_why_not(name: str) -> None:
     images = torch.rand(1, *made.shape)
     layer = UNetCAM(model, example=images).layers[-1]
     size = UNetCAM(model, [layer])(images)[layer].shape[2:]
-    for method in (*NAMES, "channels", "smooth-layercam"):
+    for method in (*NAMES, "smooth-layercam"):
         cam = UNetCAM(model, [layer], quick(method))
         if method in made.refused:
             with pytest.raises(LayerError, match=f"'{layer}'"):

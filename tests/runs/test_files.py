@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from unetcam.runs.files import (
     replacing,
     write_json,
 )
+from unetcam.runs.publish import publishing
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -67,6 +70,65 @@ def test_a_lock_of_this_process_excludes_as_well(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="Another process"):
         FolderLock(tmp_path)
     lock.release()
+
+
+def test_a_lock_is_let_go_in_any_thread_and_only_once(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    thread = threading.Thread(target=lock.release)
+    thread.start()
+    thread.join()
+    after = FolderLock(tmp_path)
+    lock.release()  # again: the folder is another's now
+    with pytest.raises(RunError, match="Another process"):
+        FolderLock(tmp_path)
+    after.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_is_let_go_when_an_exception_flies(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {"no": "run"})
+    with pytest.raises(RunError, match="holds no run"), publishing(tmp_path):
+        raise AssertionError("nothing may be published here")
+    FolderLock(tmp_path).release()
+
+
+def test_what_a_killed_process_left_behind_locks_nothing(tmp_path: Path) -> None:
+    (tmp_path / FolderLock.NAME).write_text("4711")
+    FolderLock(tmp_path).release()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its locks fail otherwise")
+@pytest.mark.parametrize("why", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_a_drive_without_locks_is_refused(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(getattr(errno, why), "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(
+        RunError, match=r"can't be locked \(no locks here\).*on another drive"
+    ) as one:
+        FolderLock(tmp_path)
+    assert isinstance(one.value.__cause__, OSError)
+    monkeypatch.undo()
+    FolderLock(tmp_path).release()
+
+
+def test_a_folder_that_can_not_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunError, match="There is no folder"), publishing(tmp_path / "missing"):
+        raise AssertionError("nothing may be published here")
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(*args: object, **kwargs: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(RunError, match=r"can't be written \(Read-only file system\): choose"):
+        FolderLock(tmp_path)
 
 
 def test_removing_a_tree_leaves_what_links_point_to(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def test_with_a_border_only_the_images_pixels_count(shrink: int) -> None:
     areas = torch.stack([image_area(i.prepared.frame) for i in items])[:, ::shrink, ::shrink]
     assert areas.flatten(1).sum(1).tolist() == [8 * 32 // shrink**2] * 2
     for class_index in (0, 1):
+        target = targets_for("class", 2, items, CPU)[class_index]
+        assert target.name == f"class {class_index} within the image"
         score = targets_for("class", 2, items, CPU)[class_index].score(logits)
         predicted = targets_for("predicted", 2, items, CPU)[class_index].score(logits)
         for image, area in enumerate(areas):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.runs.factory import plan
 from unetcam.runs import execute
-from unetcam.runs.loop import Silent
+from unetcam.runs.progress import Silent
 
 IMAGES = 10_000
 

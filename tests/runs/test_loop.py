@@ -22,7 +22,8 @@ from unetcam.measures.null import null_columns
 from unetcam.models import LoadedModel
 from unetcam.runs import Plan, Run, execute
 from unetcam.runs.explain import Explainer
-from unetcam.runs.loop import Silent, chunks
+from unetcam.runs.loop import chunks
+from unetcam.runs.progress import Silent
 from unetcam.runs.read_ahead import read_ahead
 from unetcam.runs.spec import TARGET_KINDS
 

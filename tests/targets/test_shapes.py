@@ -183,8 +183,11 @@ def test_the_components_make_up_the_region(seed: int, dims: int) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Component(0, index=1, rank=0), "in one way, and index and rank were given"),
-        (lambda: Component(0, rank=-1), "rank=-1 is no place among components"),
+        (
+            lambda: Component(0, index=1, rank=0),
+            "by one of index, rank and point, and index and rank were given",
+        ),
+        (lambda: Component(0, rank=-1), "rank=-1 is no number of a component"),
         (lambda: Band(0, width=0.2), "can't hold one"),
         (lambda: Band(0, side="left"), "side='left' is no side of a band: use one of both, inner"),
         (lambda: check(Component(0, point=(4, 0))), r"lies outside the logits.*\(4, 4\)"),

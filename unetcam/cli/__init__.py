@@ -18,7 +18,7 @@ import typer
 from unetcam._version import __version__
 from unetcam.cli import check, compare, demo, diagnose, layers, map, methods, report
 from unetcam.cli.console import complain, one_line
-from unetcam.errors import UnetcamError
+from unetcam.errors import UnetcamError, as_flags
 
 app = typer.Typer(
     name="unetcam",
@@ -41,6 +41,12 @@ app.command(name="methods")(methods.methods)
 
 #: Whether a mistake is shown with its cause and where it was noticed.
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as the line that it is: where in the code it was raised is no user's business."""
+    text = as_flags(str(message), ("key", "partial", "output"))
+    print(f"unetcam: {one_line(text)}", file=sys.stderr)
 
 
 def _version(wanted: bool) -> None:
@@ -78,17 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         `diagnose` has a finding that was not to be; 130 after Ctrl-C.
     """
     _debug.set(False)
-    # Libraries' notes to their developers are nothing that a user could act on.
-    warnings.filterwarnings("ignore", r"`torch\.jit", FutureWarning)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names may hold what the terminal can't write
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(
-            args=None if arguments is None else list(arguments),
-            prog_name="unetcam",
-            standalone_mode=False,
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            # Libraries' notes to their developers are nothing that a user could act on.
+            warnings.filterwarnings("ignore", r"`torch\.jit", FutureWarning)
+            code = app(
+                args=None if arguments is None else list(arguments),
+                prog_name="unetcam",
+                standalone_mode=False,
+            )
     except UnetcamError as error:
         if _debug.get():
             traceback.print_exception(error)

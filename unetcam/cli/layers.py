@@ -16,7 +16,9 @@ EPILOG = """
 """
 
 
-@options.takes("checkpoint", "model_args", "key", "allow_pickle", "channels", "size", "device")
+@options.takes(
+    *("checkpoint", "model_args", "key", "allow_pickle", "partial", "channels", "size", "device")
+)
 def layers(model: options.Model, json: options.Json = False, **given: Any) -> None:
     """List a network's layers: name, stage, stride, channels, size and where skips enter.
 

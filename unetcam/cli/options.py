@@ -34,7 +34,9 @@ Model = Annotated[
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Weights: safetensors, .pt or .pth.", rich_help_panel=_NETWORK
+        metavar="FILE",
+        help="Weights: safetensors, .pt, .pth, or the .index.json of several files.",
+        rich_help_panel=_NETWORK,
     ),
 ]
 ModelArgs = Annotated[
@@ -49,7 +51,8 @@ Key = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Where the weights lie inside the checkpoint, as in state_dict.",
+        help="Where the weights lie inside the checkpoint, as in state_dict, or what stands before "
+        "their names, as in student.",
         rich_help_panel=_NETWORK,
     ),
 ]
@@ -58,6 +61,15 @@ AllowPickle = Annotated[
     typer.Option(
         "--allow-pickle",
         help="Load a checkpoint that may run code of its own; only for files you trust.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Partial = Annotated[
+    bool,
+    typer.Option(
+        "--partial",
+        help="Load the weights that fit the network and name those that the checkpoint lacks, "
+        "which stay random.",
         rich_help_panel=_NETWORK,
     ),
 ]
@@ -113,6 +125,15 @@ MaxValue = Annotated[
         help="The pixel value that becomes 1 before normalising; by default that of the image's "
         "type, as 255 for 8 bits.",
         rich_help_panel=_DATA,
+    ),
+]
+Head = Annotated[
+    values.Head | None,
+    typer.Option(
+        help="softmax: a pixel belongs to one class; sigmoid: to each class whose logit is above "
+        "zero (multi-label, nested regions). By default as the network ends, and softmax where "
+        "that can't be told.",
+        rich_help_panel=_NETWORK,
     ),
 ]
 Layers = Annotated[
@@ -361,7 +382,9 @@ SPEC: dict[str, tuple[Any, Any]] = {
     "model_args": (ModelArgs, None),
     "key": (Key, None),
     "allow_pickle": (AllowPickle, False),
+    "partial": (Partial, False),
     "channels": (Channels, None),
+    "head": (Head, None),
     "images": (Images, None),
     "masks": (Masks, None),
     "manifest": (Manifest, None),

@@ -75,7 +75,7 @@ class SegmentationDataset(Dataset[Item | Skipped]):
     >>> classes = ClassTable(("background", "cell"))
     >>> dataset = SegmentationDataset([Sample("a", Path("a.png"))], classes, Preprocessing())
     >>> dataset[0].reason
-    "'a.png' does not exist; check the path and its permissions"
+    "'a.png' does not exist; check the path and its permissions."
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         try:
             pixels = to_channels(picture.pixels, self.preprocessing.channels, alpha=picture.alpha)
         except DataError as error:
-            raise DataError(f"{shown(sample.image)} {error}") from error
+            raise DataError(f"{shown(sample.image)}: {error.clause}") from error
         require_finite(shown(sample.image), pixels)
         if sample.mask is None:
             truth = np.full(picture.size, IGNORE, dtype=np.int64)
@@ -166,7 +166,9 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         try:
             return self.preprocessing(pixels, truth, normalisation)
         except DataError as error:
-            raise DataError(f"'{short(sample.id)}': {error}", option=error.options) from error
+            raise DataError(
+                f"'{short(sample.id)}': {error.clause}", option=error.options
+            ) from error
 
 
 def _whole(path: Path, max_pixels: int) -> Pixels:

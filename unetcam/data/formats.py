@@ -240,7 +240,7 @@ def read_image(
     try:
         return to_channels(picture.pixels, channels, alpha=picture.alpha)
     except DataError as error:
-        raise DataError(f"{shown(path)} {error}") from error
+        raise DataError(f"{shown(path)}: {error.clause}") from error
 
 
 def walk(folder: Path, without: Collection[Path] = ()) -> tuple[list[Path], list[Skipped]]:

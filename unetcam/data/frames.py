@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from unetcam.errors import DataError
+from unetcam.resizing import interpolated, nearest
 
 Size = tuple[int, ...]
 """Sides in pixels: (height, width) of an image, (depth, height, width) of a volume."""
-
-_LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 def rounded_up(length: int, stride: int) -> int:
@@ -115,19 +112,10 @@ class Frame:
         if self.resized == self.original:
             return inner
         if mode == "nearest":
-            for axis, (length, wanted) in enumerate(zip(self.resized, self.original, strict=True)):
-                inner = inner.index_select(axis - dims, _nearest(length, wanted, maps.device))
-            return inner
+            return nearest(inner, self.original)
         if not maps.is_floating_point():
             raise DataError(
                 f"labels of the type {maps.dtype} can't be averaged; use mode='nearest'"
             )
         flat = inner.reshape(1, -1, *self.resized)
-        resized = F.interpolate(flat, self.original, mode=_LINEAR[dims], align_corners=False)
-        return resized.reshape(*maps.shape[:-dims], *self.original)
-
-
-def _nearest(length: int, wanted: int, device: torch.device) -> Tensor:
-    """For each of `wanted` pixels the one of `length` whose span holds its centre."""
-    centres = 2 * torch.arange(wanted, device=device) + 1
-    return torch.div(centres * length, 2 * wanted, rounding_mode="floor")
+        return interpolated(flat, self.original).reshape(*maps.shape[:-dims], *self.original)

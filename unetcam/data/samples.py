@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from unetcam.data.files import readable
-from unetcam.errors import DataError
+from unetcam.errors import DataError, sentence
 
 IGNORE: Final = -1
 """The class index of a pixel that no number may stand on."""
@@ -92,6 +92,9 @@ class Skipped:
     reason: str
     options: tuple[str, ...] = field(default=(), compare=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", sentence(self.reason))
+
 
 def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
     """Fail when nothing is left to work on.
@@ -114,7 +117,7 @@ def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
     >>> require_any([], [Skipped("a", "a.png", "'a.png' is empty")])
     Traceback (most recent call last):
     ...
-    unetcam.errors.DataError: no image is left to work on: 1 was skipped ('a.png' is empty)
+    unetcam.errors.DataError: No image is left to work on: 1 was skipped ('a.png' is empty).
     """
     if samples:
         return
@@ -123,7 +126,7 @@ def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
             "no image was found; give a folder with images (PNG, JPEG, TIFF and so on), NumPy "
             "arrays or volumes"
         )
-    first = "; ".join(entry.reason for entry in skipped[:3])
+    first = "; ".join(entry.reason.rstrip(".") for entry in skipped[:3])
     rest = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
     was = "was" if len(skipped) == 1 else "were"
     raise DataError(

@@ -213,8 +213,8 @@ def open_source(
     if isinstance(data, DataLoader) or hasattr(data, "__getitem__") or hasattr(data, "__iter__"):
         return MemorySource(data, classes, names)
     raise DataError(
-        f"a {type(data).__name__} is no data set; give two folders, a manifest, a torch Dataset or "
-        "DataLoader, or arrays"
+        f"an object of the type {type(data).__name__} is no data set; give two folders, a "
+        "manifest, a torch Dataset or DataLoader, or arrays"
     )
 
 

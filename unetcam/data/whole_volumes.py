@@ -139,7 +139,7 @@ def check_orientation(orientation: str) -> None:
     Traceback (most recent call last):
     ...
     unetcam.errors.DataError: 'RAL' is no orientation: give three letters, one of L and R, one of
-    P and A and one of I and S, as in RAS, or 'file' for the axes as they are stored
+    P and A and one of I and S, as in RAS, or 'file' for the axes as they are stored.
     """
     letters = orientation.upper()
     axes = sorted("".join(pair) for pair in _OPPOSITES for one in letters if one in pair)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from unetcam.demo.network import DemoUNet
 from unetcam.demo.slices import CLASSES, DEMO_STATISTICS, HELD_OUT_SLICES, Slices, read_slices
@@ -66,6 +65,9 @@ def held_out_iou(model: torch.nn.Module, slices: Slices | None = None) -> Tensor
     Tensor
         Shape (4,), float32, on the model's device, in the order of ``CLASSES``.
     """
+    # Imported here: it takes longer than all of the demo's other imports together.
+    from torchmetrics.functional.classification import multiclass_jaccard_index
+
     slices = read_slices(HELD_OUT_SLICES) if slices is None else slices
     device = next(model.parameters()).device
     batches = DataLoader(TensorDataset(normalise(slices)), batch_size=8)

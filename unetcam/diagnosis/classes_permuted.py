@@ -101,12 +101,14 @@ def _order_iou(confusion: Tensor, order: Sequence[int]) -> Tensor:
 
 def _best_order(confusion: Tensor) -> list[int]:
     """For each true class the predicted class of the assignment with the best sum of IoUs."""
-    from scipy.optimize import linear_sum_assignment
-
     count = len(confusion)
     both = confusion
     either = confusion.sum(1, keepdim=True) + confusion.sum(0, keepdim=True) - both
     iou = torch.where(either > 0, both / either.clamp(min=1), 0.0)
+    if bool((iou.diagonal() >= iou.amax(1)).all()):  # no class fits another better than its own
+        return list(range(count))
+    from scipy.optimize import linear_sum_assignment
+
     # Among equal assignments the one that leaves the classes where they are.
     iou = iou + 1e-9 * torch.eye(count, dtype=iou.dtype)
     _, columns = linear_sum_assignment(-iou.numpy())

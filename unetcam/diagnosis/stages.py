@@ -105,7 +105,9 @@ class StageUnused(Kind):
         unused = self._unused(stays)
         used = [one for name, one in stays.items() if name not in unused]
         effects = min((stays[name] for name in unused), key=lambda one: float(one.mean()))
-        controls = torch.stack(used).nanmean(dim=0) if used else torch.full_like(effects, torch.nan)
+        # The others were looked at on images of their own number, so by image they don't compare.
+        usual = sum(float(one.nanmean()) for one in used) / len(used) if used else torch.nan
+        controls = torch.full_like(effects, usual)
         names = listed([f"'{name}'" for name in unused])
         count = min(_AVERAGED, len(exam.mixed_sample_extended))
 

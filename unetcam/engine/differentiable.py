@@ -25,7 +25,7 @@ from unetcam.engine.tensors import (
 from unetcam.errors import ModelError
 
 
-class _OpenTaps(Taps):
+class OpenTaps(Taps):
     """Taps whose activations, and the gradients that are asked for at them, have a graph.
 
     Attributes
@@ -99,7 +99,7 @@ def differentiate(request: Request, method: Reduction) -> Collected:
     images = images.clone() if images.is_inference() else images
     # With a graph from the images on, all of a layer's uses are in it.
     root = images if images.requires_grad else images.detach().requires_grad_()
-    taps, training = _OpenTaps(request), any(module.training for module in request.model.modules())
+    taps, training = OpenTaps(request), any(module.training for module in request.model.modules())
     with preserved(request.model, frozen=False), taps, ExitStack() as stack:
         for module in request.model.modules() if training else ():
             refuse = on_this_thread(_refuse_checkpoint)

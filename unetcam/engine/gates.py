@@ -126,8 +126,8 @@ class _Watch(FunctionMode):
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave).remove)
         for name, layer in layers.items():
-            note = on_this_thread(self._note(name))
-            stack.callback(layer.register_forward_hook(note).remove)
+            keep = on_this_thread(self._keep_latest(name))
+            stack.callback(layer.register_forward_hook(keep).remove)
 
     def _enter(self, name: str) -> Callable[[nn.Module, Any], None]:
         return lambda module, args: self._open.append(name)
@@ -135,7 +135,7 @@ class _Watch(FunctionMode):
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self._open.pop()
 
-    def _note(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def _keep_latest(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output in self._latest:
                 self.latest_at[name] = self._latest[output]
@@ -161,7 +161,7 @@ class _Watch(FunctionMode):
         return result
 
     def _applied(self, values: Tensor, feature: Tensor) -> list[int]:
-        """Note the gate, where `values` is one for `feature`; gives its group."""
+        """Keep the gate, where `values` is one for `feature`; gives its group."""
         source = self._sigmoids.get(values)
         if source is None or source is feature or feature.ndim not in (4, 5):
             return []

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from unetcam.engine.entry_watch import EntryWatch, RunCounter
+from unetcam.engine.forward_watch import EntryWatch, RunCounter, TensorUses
 from unetcam.engine.layout import Layout, UnclearError, is_clearly_map
 from unetcam.engine.request import Entry, Request, TapPoint
 from unetcam.engine.state import preserved
-from unetcam.engine.tensor_uses import TensorUses
 from unetcam.engine.tensors import copied, listed, plain_images
 from unetcam.errors import LayerError
 

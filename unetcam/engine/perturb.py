@@ -86,11 +86,11 @@ class Observation:
             For a score that is not finite.
         """
 
-        def answer(chunk: Tensor) -> Tensor:
+        def scores_of(chunk: Tensor) -> Tensor:
             images = perturb(chunk).to(self.images.dtype)
             return self._scores(images.flatten(0, 1), len(chunk))
 
-        return self._in_chunks(answer, indices)
+        return self._in_chunks(scores_of, indices)
 
     def responses_of(self, position: int, images: Tensor) -> Tensor:
         """The targets' scores of perturbed copies of one image of the batch.
@@ -113,7 +113,7 @@ class Observation:
             For a score that is not finite.
         """
 
-        def answer(chunk: Tensor) -> Tensor:
+        def scores_of(chunk: Tensor) -> Tensor:
             logits = self.forward(chunk)
             # A target may hold a mask for each image, so that it is asked about the whole batch.
             batches = self.logits.expand(len(chunk), *self.logits.shape).clone()
@@ -122,7 +122,7 @@ class Observation:
                 [_values(self.request, one, self.logits)[position] for one in batches]
             )
 
-        return _finite(torch.cat(chunked(answer, images, self._each(1), self.memory)))
+        return _finite(torch.cat(chunked(scores_of, images, self._each(1), self.memory)))
 
     def rows(self) -> int:
         """How many copies of one image a chunk holds."""
@@ -159,7 +159,7 @@ class Observation:
             module = self.request.layers[name].whole(name)
             recording = Recording(self.request.model, module, self.images)
 
-        def answer(chunk: Tensor) -> Tensor:
+        def scores_of(chunk: Tensor) -> Tensor:
             times = len(chunk)
             changed = perturb(recording.activation, chunk).flatten(0, 1)
             images = self.images.repeat(times, *[1] * (self.images.ndim - 1))
@@ -175,7 +175,7 @@ class Observation:
                         f"({reason}): use a method that runs the whole network (gradcam)."
                     ) from error
 
-        return self._in_chunks(answer, indices)
+        return self._in_chunks(scores_of, indices)
 
     def collected(self, maps: Mapping[str, Tensor]) -> Collected:
         """What a method returns, from maps (B, T, *layer_spatial), T = 1 for all targets alike."""
@@ -191,9 +191,9 @@ class Observation:
         parts = logits.reshape(times, len(self.images), *logits.shape[1:])
         return torch.stack([_values(self.request, part, self.logits) for part in parts])
 
-    def _in_chunks(self, answer: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
+    def _in_chunks(self, scores_of: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
         each = self._each(len(self.images))
-        return _finite(torch.cat(chunked(answer, indices, each, self.memory)))
+        return _finite(torch.cat(chunked(scores_of, indices, each, self.memory)))
 
     def _each(self, images: int) -> int:
         """Bytes that a forward of so many images is taken to hold."""
@@ -321,19 +321,19 @@ class Recording:
 
     @contextmanager
     def replayed(self, activation: Callable[[], Tensor], times: int = 1) -> Iterator[None]:
-        """Inside, the recorded modules answer at once, and the layer gives `activation`.
+        """Inside, the modules give what was recorded of them at once, and the layer `activation`.
 
-        With `times` the answers are repeated along the batch, as ``images.repeat(times, ...)``
+        With `times` these are repeated along the batch, as ``images.repeat(times, ...)``
         repeats the images that the model has to be called with.
         """
         with ExitStack() as stack:
             for module, output in self.outputs.items():
-                _answer(stack, module, partial(_repeated, output, self._batch, times))
-            _answer(stack, self.layer, activation)
+                _give_instead(stack, module, partial(_repeated, output, self._batch, times))
+            _give_instead(stack, self.layer, activation)
             yield
 
 
-def _answer(stack: ExitStack, module: nn.Module, give: Callable[[], Any]) -> None:
+def _give_instead(stack: ExitStack, module: nn.Module, give: Callable[[], Any]) -> None:
     """Let a call of the module be `give` on this thread, until the stack is closed.
 
     The call is replaced and not the forward: a caller's hook has done its work already.

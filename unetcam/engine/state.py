@@ -283,11 +283,20 @@ def _save_random_state(modules: Iterable[nn.Module]) -> list[Undo]:
 
 def _save_flags() -> list[Undo]:
     cudnn = torch.backends.cudnn
-    warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    exact = torch.are_deterministic_algorithms_enabled()
     return [
         *(partial(setattr, cudnn, name, getattr(cudnn, name)) for name in _CUDNN_FLAGS),
         partial(torch.set_default_dtype, torch.get_default_dtype()),
         partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()),
-        partial(torch.use_deterministic_algorithms, exact, warn_only=warns),
+        partial(_set_determinism, *_determinism()),
     ]
+
+
+def _determinism() -> tuple[bool, bool]:
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    return torch.are_deterministic_algorithms_enabled(), warns
+
+
+def _set_determinism(exact: bool, warns: bool) -> None:
+    # Only where it was changed: the call imports torch's compiler, which takes over a second.
+    if _determinism() != (exact, warns):
+        torch.use_deterministic_algorithms(exact, warn_only=warns)

@@ -58,22 +58,22 @@ def require_finite(
     logits: Tensor,
     statistics: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Name the first place on the way of the data that is not finite; the device waits once.
+    """Name the first tensor, from images to gradients, that is not finite; the device waits once.
 
     Raises
     ------
     NumericalError
     """
-    places = [("the input images", images)]
-    places += [(f"the activation of layer '{name}'", value) for name, value in activations.items()]
-    places += [("the logits", logits)]
+    sources = [("the input images", images)]
+    sources += [(f"the activation of layer '{name}'", value) for name, value in activations.items()]
+    sources += [("the logits", logits)]
     gradients = (statistics or {}).items()
-    places += [(f"the gradient at layer '{name}'", value) for name, value in gradients]
-    finite = torch.stack([torch.isfinite(value).all() for _, value in places]).tolist()
-    for (place, _), fine in zip(places, finite, strict=True):
+    sources += [(f"the gradient at layer '{name}'", value) for name, value in gradients]
+    finite = torch.stack([torch.isfinite(value).all() for _, value in sources]).tolist()
+    for (source, _), fine in zip(sources, finite, strict=True):
         if not fine:
             raise NumericalError(
-                f"NaN or infinity in {place}: check the preprocessing and the checkpoint, or run "
+                f"NaN or infinity in {source}: check the preprocessing and the checkpoint, or run "
                 "without half precision."
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unetcam.engine.entry_watch import EntryWatch, RunCounter
+from unetcam.engine.forward_watch import EntryWatch, RunCounter
 from unetcam.engine.hooks import on_this_thread
 from unetcam.engine.request import Entry, TapPoint
 from unetcam.interventions.effects import Baseline, measure_all_classes

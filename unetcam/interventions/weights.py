@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unetcam.engine.state import preserved
 from unetcam.errors import ModelError
-from unetcam.models.wrappers import unwrapped
+from unetcam.models.supported import unwrapped
 
 
 @dataclass(frozen=True)

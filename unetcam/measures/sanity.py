@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.errors import MeasureError
+from unetcam.resizing import interpolated
 
 PAIRS = 50
 """Pairs of maps of different images that set the threshold, as Arun et al. take them."""
@@ -104,11 +105,7 @@ def _scaled(maps: Tensor) -> Tensor:
         kernel = [min(factor, side) for side in maps.shape[1:]]
         pool = F.avg_pool2d if maps.ndim == 3 else F.avg_pool3d
         scaled = pool(scaled, kernel, ceil_mode=True, count_include_pad=False)
-    size = [max(side, _SSIM_WINDOW) for side in scaled.shape[2:]]
-    if size == list(scaled.shape[2:]):
-        return scaled
-    mode = "bilinear" if len(size) == 2 else "trilinear"
-    return F.interpolate(scaled, size=size, mode=mode, align_corners=False)
+    return interpolated(scaled, [max(side, _SSIM_WINDOW) for side in scaled.shape[2:]])
 
 
 def _require_pairs(one: Tensor, other: Tensor) -> None:

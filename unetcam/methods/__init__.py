@@ -6,6 +6,8 @@ from unetcam.methods import (
     baseline,
     gradient,
     perturbation,
+    refine,
+    shapley,
     smooth,
     surrogate,
 )
@@ -23,6 +25,8 @@ __all__ = [
     "gradient",
     "names",
     "perturbation",
+    "refine",
+    "shapley",
     "smooth",
     "surrogate",
     "wrappers",

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected, Request, collect, observed
@@ -109,85 +108,6 @@ class CAM(Method):
                 for name, one in by_class.maps.items()
             }
         return Collected(by_class.logits, maps, defined, targets_of(scored.scores))
-
-
-@dataclass(frozen=True)
-class ChannelRank:
-    """What a map of the method "channels" is of.
-
-    >>> ChannelRank(2).name
-    'channel of rank 2'
-    """
-
-    rank: int
-
-    @property
-    def name(self) -> str:
-        return f"channel of rank {self.rank}"
-
-
-@register
-@dataclass(frozen=True)
-class Channels(Method):
-    """The most active channels of a layer, each as a map of its own.
-
-    A channel's activity is the mean of its positive part over the image's pixels, and the map is
-    that part. Targets play no role: the result's targets are the ranks, from 1 for the most active
-    channel, and its ``channels`` say which channel each map shows, image by image. A layer that
-    has fewer channels has no map for the ranks beyond: NaN.
-
-    Parameters
-    ----------
-    count : int
-        How many channels.
-
-    Examples
-    --------
-    >>> from unetcam import UNetCAM
-    >>> model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Conv2d(3, 2, 1))
-    >>> images = torch.tensor([[[[1.0, 1.0]], [[0.0, 5.0]], [[-9.0, 0.0]]]])
-    >>> result = UNetCAM(model, ["0"], Channels(count=2))(images)
-    >>> result.channels["0"], result["0"]
-    (tensor([[1, 0]]), tensor([[[[0., 5.]], [[1., 1.]]]]))
-    """
-
-    count: int = 8
-
-    name = "channels"
-    title = "Most active channels"
-    family = "activation"
-    formula = "relu(A^k) of the channels k with the largest mean of relu(A^k)"
-    paper = "none: the activations themselves"
-    when = "A look at what the layer's features are, before any of them is weighed."
-    asks_why = False
-    per_target = False
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count={self.count!r} must be at least 1.")
-
-    def explain(self, request: Request) -> Collected:
-        with observed(request) as seen:
-            ranked = {name: self._ranked(one) for name, one in seen.activations.items()}
-            shown = (len(seen.images), self.count)
-            return Collected(
-                seen.logits,
-                {name: maps for name, (maps, _) in ranked.items()},
-                torch.ones(shown, dtype=torch.bool, device=seen.images.device),
-                tuple(ChannelRank(rank) for rank in range(1, self.count + 1)),
-                {name: channels for name, (_, channels) in ranked.items()},
-            )
-
-    def _ranked(self, activation: Tensor) -> tuple[Tensor, Tensor]:
-        """The maps (B, count, *spatial) and their channels (B, count)."""
-        positive = activation.relu()
-        shown = min(self.count, activation.shape[1])
-        channels = positive.flatten(2).mean(dim=2).topk(shown, dim=1).indices
-        index = channels.view(*channels.shape, *[1] * (activation.ndim - 2))
-        maps = positive.gather(1, index.expand(-1, -1, *activation.shape[2:]))
-        missing = (0, self.count - shown)
-        beyond = [0, 0] * (activation.ndim - 2)
-        return F.pad(maps, [*beyond, *missing], value=torch.nan), F.pad(channels, missing, value=-1)
 
 
 class _Head:

@@ -89,7 +89,6 @@ class RandomDraws(Method):
     formula = Random.formula
     paper = Random.paper
     when = "As the null of a measure."
-    per_target = False
     asks_why = False
 
     def explain(self, request: Request) -> Collected:

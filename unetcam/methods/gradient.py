@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.engine import Collected, Request, collect, differentiate
+from unetcam.errors import UnetcamError
 from unetcam.methods.components import first_component
 from unetcam.methods.registry import Method, register
 
@@ -74,6 +75,15 @@ class _ElementWeighted(GradientMethod):
 
     def combine(self, activation: Tensor, statistics: Tensor) -> Tensor:
         return statistics.relu()
+
+
+def check_graph(method: Method) -> None:
+    """Raise :class:`~unetcam.errors.UnetcamError` for a method whose maps have no graph."""
+    if not isinstance(method, GradientMethod):
+        raise UnetcamError(
+            f"Maps of the method '{method.name}' have no graph: use a method made of one "
+            "gradient, as gradcam."
+        )
 
 
 @register
@@ -248,6 +258,35 @@ class EigenGradCAM(_ElementWeighted):
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
         product = activation * gradient
         return first_component(product, along=product.sum(dim=1))
+
+
+@register
+class SegEigenCAM(_ElementWeighted):
+    """The first principal component of the activation times the gradient's magnitude.
+
+    The magnitude says how much a pixel matters for the target, and not which way: a target and its
+    negation have the same map, and what speaks against a class stands beside what speaks for it.
+    The sign is that of :func:`~unetcam.methods.components.first_component`: the largest magnitude
+    is positive.
+
+    Examples
+    --------
+    >>> activation = torch.tensor([[[[1.0, 2.0, 3.0]]]])  # one channel, whose mean goes
+    >>> gradient = torch.tensor([[[[0.0, 0.0, -1.0]]]])
+    >>> method = SegEigenCAM()
+    >>> method.combine(activation, method.reduce(activation, gradient)[:, None])
+    tensor([[[[0., 0., 2.]]]])
+    """
+
+    name = "seg-eigen-cam"
+    title = "Seg-Eigen-CAM"
+    formula = "relu(X v),  X = |G| A less each channel's mean, v its first right singular vector"
+    paper = "Chung and Ying, Seg-Eigen-CAM, Applied Sciences 2025, equations 10 to 13"
+    when = "What a target depends on at all, for or against, in one pattern with little noise."
+    asks_why = False
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return first_component(activation * gradient.abs())
 
 
 @register

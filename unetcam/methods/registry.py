@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from dataclasses import Field, fields, is_dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, TypeVar
 
 from unetcam.engine import Collected, Request
-from unetcam.errors import UnetcamError
+from unetcam.errors import UnetcamError, suggestion
 
 Family = Literal["gradient", "activation", "perturbation", "baseline"]
 
@@ -28,8 +27,6 @@ class Method(ABC):
     paper : str
     when : str
         When it is of use, in one sentence.
-    per_target : bool
-        Whether there is a map for each target.
     asks_why : bool
         Whether the maps depend on the target, so that what speaks against it has maps too.
     needs : tuple of str
@@ -42,7 +39,6 @@ class Method(ABC):
     formula: str
     paper: str
     when: str
-    per_target: bool = True
     asks_why: bool = True
     needs: tuple[str, ...] = ()
     extra: str = ""
@@ -79,6 +75,8 @@ class Wrapper(Method):
         """Wrap a method, with the default settings."""
 
 
+#: What was a method once, and the function that gives the same maps.
+_FUNCTIONS = {"channels": "unetcam.channel_maps.active_channels(model, images)"}
 _METHODS: dict[str, Method] = {}
 _WRAPPERS: dict[str, type[Wrapper]] = {}
 
@@ -143,11 +141,31 @@ def get(name: str, seed: int | None = None) -> Method:
     for prefix, wrapper in _WRAPPERS.items():
         if name.startswith(prefix):
             return _seeded(wrapper(get(name.removeprefix(prefix), seed)), seed)
+    if name in _FUNCTIONS:
+        raise UnetcamError(
+            f"'{name}' is no method, as it explains no target: call {_FUNCTIONS[name]} for its "
+            "maps."
+        )
     if name not in _METHODS:
-        near = difflib.get_close_matches(name, _METHODS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(_METHODS)}."
-        raise UnetcamError(f"There is no method '{name}': {hint}")
+        raise UnetcamError(
+            f"There is no method '{name}': {suggestion(name, _METHODS)}", option="method"
+        )
     return _seeded(_METHODS[name], seed)
+
+
+def chosen(method: str | Method) -> Method:
+    """A method by its name, or one with settings of its own, ready to be used.
+
+    Raises
+    ------
+    UnetcamError
+        For what is neither, and where a package that it needs is missing.
+    """
+    one = get(method) if isinstance(method, str) else method
+    if not isinstance(one, Method):
+        raise UnetcamError(f"{method!r} is no method: give a name of unetcam.methods.names().")
+    one.check()
+    return one
 
 
 def _seeded(method: Method, seed: int | None) -> Method:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from torch import Tensor
 
-from unetcam.engine import Collected
+from unetcam.engine import Collected, Request
 from unetcam.engine.request import Score, Scoring
 from unetcam.errors import UnetcamError
 from unetcam.methods import Method
@@ -25,6 +25,19 @@ def check_sign(sign: str, method: Method) -> None:
             f"The method '{method.name}' does not ask what speaks for a target, so that nothing "
             "speaks against it: use sign='positive', or another method."
         )
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A method whose maps show evidence of one sign, or of both."""
+
+    method: Method
+    sign: Sign
+
+    def explain(self, request: Request) -> Collected:
+        """The raw maps of all layers and targets of a request."""
+        scored = replace(request, score=signed_scoring(request.score, self.sign))
+        return signed_maps(self.method.explain(scored), self.sign)
 
 
 def signed_scoring(score: Scoring, sign: Sign) -> Scoring:
@@ -46,9 +59,11 @@ def signed_maps(collected: Collected, sign: Sign) -> Collected:
         return collected
     count = collected.defined.shape[1] // 2
     maps = {name: one[:, :count] - one[:, count:] for name, one in collected.maps.items()}
+    emptied = {name: one[:, :count] & one[:, count:] for name, one in collected.emptied.items()}
     return replace(
         collected,
         maps=maps,
         defined=collected.defined[:, :count],
         targets=collected.targets[:count],
+        emptied=emptied,
     )

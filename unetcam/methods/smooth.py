@@ -11,7 +11,6 @@ from torch import Tensor
 
 from unetcam.engine import Collected, Request, observed
 from unetcam.engine.request import Score
-from unetcam.errors import UnetcamError
 from unetcam.methods.registry import Family, Method, Wrapper, register_wrapper
 
 
@@ -63,11 +62,6 @@ class Smooth(Wrapper):
             raise ValueError(f"samples={self.samples!r} must be at least 1.")
         if self.noise < 0:
             raise ValueError(f"noise={self.noise!r} must not be negative.")
-        if not self.method.per_target:
-            raise UnetcamError(
-                f"Maps of the method '{self.method.name}' can't be averaged, as they are of "
-                "another channel each time: choose a method that has a map for each target."
-            )
         object.__setattr__(self, "name", self.prefix + self.method.name)
         object.__setattr__(self, "title", f"{self.method.title}, smoothed")
         object.__setattr__(self, "family", self.method.family)

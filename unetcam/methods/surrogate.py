@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from skimage.segmentation import slic
 from torch import Tensor
 
 from unetcam.engine import Collected, Observation, Request, observed
@@ -171,6 +170,8 @@ def superpixels(image: Tensor, count: int) -> Tensor:
     >>> superpixels(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), 2)
     tensor([[0, 0, 1, 1]])
     """
+    from skimage.segmentation import slic
+
     pixels = image.float()
     low, high = pixels.amin(), pixels.amax()
     pixels = (pixels - low) / torch.where(high > low, high - low, torch.ones_like(high))

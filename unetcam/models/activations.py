@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -153,6 +153,32 @@ class BeforeActivation(FunctionMode):
         moved = function(*tree_map(entered, args), **tree_map(entered, kwargs))
         for one, before in zip(tensors_in(result), tensors_in(moved), strict=True):
             self._entered[one] = before
+
+
+class WithoutActivation(nn.Module):
+    """A network without the softmax or sigmoid at its end: images to logits.
+
+    Parameters
+    ----------
+    model : nn.Module
+    pick : callable
+        Picks what counts, (B, C, *spatial), from what the model returned for some images.
+    kind : str
+        What the model ends in.
+    """
+
+    def __init__(
+        self, model: nn.Module, pick: Callable[[Any, Tensor], Tensor], kind: OutputKind
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._pick, self._kind = pick, kind
+
+    def forward(self, images: Tensor) -> Tensor:
+        with BeforeActivation() as before:
+            output = self._pick(self.model(images), images)
+            logits = before.of(output)
+        return undone_by_value(output, self._kind) if logits is None else logits
 
 
 def undone_by_value(probabilities: Tensor, kind: OutputKind) -> Tensor:

@@ -1,4 +1,4 @@
-"""The way that counts through a network: up as far, and past as many skips, as possible."""
+"""The decoder's path through a network: up as far, and past as many skips, as possible."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _ENCODER_MAPS = 3  # an encoder module hands out this many maps; a block with a 
 
 
 @dataclass(frozen=True)
-class _Best:
-    """The best way from the image to a node."""
+class _Step:
+    """The last step of the best path from the image to a node, and what the path amounts to."""
 
     growth: float
     gated: bool
@@ -23,8 +23,8 @@ class _Best:
 
 
 @dataclass(frozen=True)
-class Way:
-    """The best way from the image to a node.
+class DecoderPath:
+    """The best path from the image to a node.
 
     Attributes
     ----------
@@ -41,8 +41,8 @@ class Way:
     growth: float
 
 
-class Ways:
-    """Finds the best ways through one run.
+class DecoderPaths:
+    """Finds the best paths through one run.
 
     Parameters
     ----------
@@ -54,30 +54,30 @@ class Ways:
     def __init__(self, run: Trace, graph: FeatureGraph) -> None:
         self.graph = graph
         self._nodes, self._image, self._calls = run.nodes, run.image, run.calls
-        self._is_no_feature = _weighing_or_answering(run.nodes, run.heads)
+        self._is_no_feature = _gates_and_side_outputs(run.nodes, run.heads)
         self._origins = self._features_origins()
         #: Up to which node an encoder runs that is a module and hands out several maps; else 0.
         self.encoded = self._encoder_end(run.heads)
 
-    def to(self, goal: int) -> tuple[Way, tuple[Call, ...]]:
-        """The best way to a node, and the blocks that count as one step of it.
+    def to(self, goal: int) -> tuple[DecoderPath, tuple[Call, ...]]:
+        """The best path to a node, and the blocks that count as one step of it.
 
         A block that goes down and up again by itself, such as those that a nested U-Net is made
         of, is a step at one scale: its upsampling does not count.
         """
-        way = self._way(goal, ())
-        if not self._goes_down_again(way):
-            return way, ()
-        blocks = self._blocks(way)
-        outer = self._way(goal, blocks)
+        path = self._path(goal, ())
+        if not self._goes_down_again(path):
+            return path, ()
+        blocks = self._blocks(path)
+        outer = self._path(goal, blocks)
         # Of U-Nets one behind the other the last one counts.
         if blocks and not outer.growth:
             blocks = blocks[:-1]
-            outer = self._way(goal, blocks)
+            outer = self._path(goal, blocks)
         return outer, blocks
 
     def joining(self, node: Node, before: int, last_up: int | None) -> list[int]:
-        """Branches that join the way at `node` and don't come of its last upsampling."""
+        """Branches that join the path at `node` and don't come of its last upsampling."""
         if last_up is None:
             return []
         return [
@@ -98,38 +98,38 @@ class Ways:
 
     # -- ranking -----------------------------------------------------------------------------
 
-    def _way(self, goal: int, blocks: tuple[Call, ...]) -> Way:
-        best: dict[int, _Best] = {self._image: _Best(0.0, False, 0, -1, None)}
+    def _path(self, goal: int, blocks: tuple[Call, ...]) -> DecoderPath:
+        best: dict[int, _Step] = {self._image: _Step(0.0, False, 0, -1, None)}
         for node in self._nodes[self._image + 1 : goal + 1]:
             if not self.graph.descends(goal, node.index):
                 continue
             flat = node.index < self.encoded or any(block.made(node.index) for block in blocks)
-            ways = [
+            steps = [
                 self._step(node, before, best[before], flat=flat)
                 for before in node.inputs
                 if before in best
             ]
-            if ways:
-                best[node.index] = max(ways, key=self._rank)
-        steps, at = [], goal
+            if steps:
+                best[node.index] = max(steps, key=self._rank)
+        nodes, at = [], goal
         while at != -1:
-            steps.append(at)
+            nodes.append(at)
             at = best[at].before
-        steps.reverse()
-        return Way(tuple(steps), {at: best[at].last_up for at in steps}, best[goal].growth)
+        nodes.reverse()
+        return DecoderPath(tuple(nodes), {at: best[at].last_up for at in nodes}, best[goal].growth)
 
-    def _step(self, node: Node, before: int, way: _Best, *, flat: bool) -> _Best:
+    def _step(self, node: Node, before: int, best: _Step, *, flat: bool) -> _Step:
         growth = 0.0 if flat else self.graph.upsampling(node, before)
-        gated = way.gated or self.is_gate(before)
-        joins = way.joins + len(self.joining(node, before, way.last_up))
-        last_up = node.index if growth else way.last_up
-        return _Best(way.growth + growth, gated, joins, before, last_up)
+        gated = best.gated or self.is_gate(before)
+        joins = best.joins + len(self.joining(node, before, best.last_up))
+        last_up = node.index if growth else best.last_up
+        return _Step(best.growth + growth, gated, joins, before, last_up)
 
-    def _rank(self, way: _Best) -> tuple[float, bool, int, int, int]:
-        pixels = math.prod(self.graph.extents[way.before])
-        return round(way.growth, 1), not way.gated, way.joins, pixels, way.before
+    def _rank(self, step: _Step) -> tuple[float, bool, int, int, int]:
+        pixels = math.prod(self.graph.extents[step.before])
+        return round(step.growth, 1), not step.gated, step.joins, pixels, step.before
 
-    # -- what a way passes -------------------------------------------------------------------
+    # -- what a path passes ------------------------------------------------------------------
 
     def _features_origins(self) -> list[int]:
         """Each node's ancestors by its features alone, as bits: what weighs them is left out."""
@@ -152,11 +152,11 @@ class Ways:
         ]
         return min(encoders, key=lambda call: (call.start, call.depth)).end if encoders else 0
 
-    def _goes_down_again(self, way: Way) -> bool:
-        """Whether the way is enlarged, reduced, and enlarged again."""
+    def _goes_down_again(self, path: DecoderPath) -> bool:
+        """Whether the path is enlarged, reduced, and enlarged again."""
         ups, reduced = 0, False
-        for before, at in itertools.pairwise(way.nodes):
-            if way.last_ups[at] == at:
+        for before, at in itertools.pairwise(path.nodes):
+            if path.last_ups[at] == at:
                 if reduced:
                     return True
                 ups += 1
@@ -164,20 +164,20 @@ class Ways:
                 reduced = True
         return False
 
-    def _blocks(self, way: Way) -> tuple[Call, ...]:
-        """The outermost modules that the way leaves at the scale at which it came in."""
-        ups = {at for at in way.nodes if way.last_ups[at] == at}
-        found: list[Call] = []
+    def _blocks(self, path: DecoderPath) -> tuple[Call, ...]:
+        """The outermost modules that the path leaves at the scale at which it came in."""
+        ups = {at for at in path.nodes if path.last_ups[at] == at}
+        blocks: list[Call] = []
         for call in sorted(self._calls, key=lambda call: (call.start, call.depth)):
-            inside = [at for at in way.nodes if call.made(at)]
-            if not inside or any(block.made(inside[0]) for block in found):
+            inside = [at for at in path.nodes if call.made(at)]
+            if not inside or any(block.made(inside[0]) for block in blocks):
                 continue
-            entry = way.nodes[max(0, way.nodes.index(inside[0]) - 1)]
+            entry = path.nodes[max(0, path.nodes.index(inside[0]) - 1)]
             strides = self.graph.strides
             level = strides[entry] == strides[inside[-1]] < max(strides[at] for at in inside)
             if level and 0 < sum(call.made(up) for up in ups) < len(ups):
-                found.append(call)
-        return tuple(found)
+                blocks.append(call)
+        return tuple(blocks)
 
 
 _PRODUCTS = ("mul", "__mul__", "__rmul__", "__imul__", "multiply", "bmm", "matmul", "__matmul__")
@@ -192,24 +192,24 @@ def is_learned(node: Node) -> bool:
     return node.op.startswith(_LEARNED)
 
 
-def _weighing_or_answering(nodes: tuple[Node, ...], heads: tuple[int, ...]) -> list[bool]:
+def _gates_and_side_outputs(nodes: tuple[Node, ...], heads: tuple[int, ...]) -> list[bool]:
     """Whether each map of at most one channel is no feature.
 
     One that goes, alone, into a product with a map of more channels weighs that; one that is
-    returned, enlarged or otherwise changed without weights, is an answer, as the side outputs
-    that a last convolution fuses.
+    returned, enlarged or otherwise changed without weights, is a side output, as those that a
+    last convolution fuses.
     """
     weighs = [node.channels < 1 for node in nodes]
-    answers = [node.index in heads for node in nodes]
+    side_outputs = [node.index in heads for node in nodes]
     for node in reversed(nodes):
         alone = node.channels <= 1
         is_weight = weighs[node.index] if alone else node.op.startswith(_PRODUCTS)
-        is_answer = alone and answers[node.index] and not is_learned(node)
+        is_side_output = alone and side_outputs[node.index] and not is_learned(node)
         for before in node.inputs:
             if nodes[before].channels <= 1:
                 weighs[before] = weighs[before] or is_weight
-                answers[before] = answers[before] or is_answer
-    return [weigh or answer for weigh, answer in zip(weighs, answers, strict=True)]
+                side_outputs[before] = side_outputs[before] or is_side_output
+    return [weigh or side_output for weigh, side_output in zip(weighs, side_outputs, strict=True)]
 
 
 _REDUCED = ("mean", "amax", "std", "var")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -17,14 +16,19 @@ from typing import Any, Final
 
 from torch import nn
 
-from unetcam.errors import ModelError, reason, suggestion
+from unetcam.errors import ModelError, UnetcamError, is_own_bug, nearest, reason, suggestion
 
 SMP_PREFIX: Final = "smp:"
 
 _SMP_DEPRECATED: Final = {"decoder_use_batchnorm", "psp_use_batchnorm"}
 """Arguments of older networks that smp still understands."""
 
-_FOLDER_WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
+_FOLDER_WEIGHTS: Final = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 @contextmanager
@@ -71,8 +75,9 @@ def build_from_code(spec: str, model_args: Mapping[str, Any]) -> nn.Module:
         if isinstance(factory, nn.Module):
             if model_args:
                 raise ModelError(
-                    f"{spec} is a network that is already built, so --model-args can't change it; "
-                    "leave them out or name the class or function that builds it."
+                    f"{spec} is a network that is already built, so model_args= can't change it: "
+                    "leave them out, or name the class or function that builds it.",
+                    option="model_args",
                 )
             return factory
         if not callable(factory):
@@ -124,7 +129,8 @@ def build_from_folder(folder: Path, model_args: Mapping[str, Any]) -> tuple[nn.M
     Parameters
     ----------
     folder
-        A folder with ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``.
+        A folder with ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``, or the
+        index of several such files.
     model_args
         Keyword arguments that replace those in the folder, such as ``activation``.
 
@@ -145,7 +151,7 @@ def build_from_folder(folder: Path, model_args: Mapping[str, Any]) -> tuple[nn.M
         architecture = config["_model_class"]
     except OSError as error:
         raise ModelError(f"The folder {folder} has no readable config.json; {remedy}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{path} does not describe a network; {remedy}") from error
     weights = next((folder / name for name in _FOLDER_WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
@@ -156,9 +162,9 @@ def build_from_folder(folder: Path, model_args: Mapping[str, Any]) -> tuple[nn.M
 
 def nearest_smp(name: str) -> str | None:
     """Give the ``smp:`` spelling of a bare name that is, or nearly is, one of smp's networks."""
-    names = {lower: found.__name__ for lower, found in _smp_architectures().items()}
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.8)
-    return SMP_PREFIX + names[near[0]] if near else None
+    names = (found.__name__ for found in _smp_architectures().values())
+    near = nearest(name, names, cutoff=0.8)
+    return SMP_PREFIX + near[0] if near else None
 
 
 def _check_smp_arguments(
@@ -262,15 +268,20 @@ def _call(factory: Callable[..., Any], spec: str, model_args: Mapping[str, Any])
         except TypeError as error:
             raise ModelError(
                 f"{spec} can't be called with these arguments ({reason(error)}); it takes "
-                f"{', '.join(signature.parameters) or 'none'}: give them with "
-                "--model-args name=value."
+                f"{', '.join(signature.parameters) or 'none'}: give them with model_args=.",
+                option="model_args",
             ) from error
     try:
         model = factory(**model_args)
-    except Exception as error:
+    except UnetcamError:
+        raise
+    except Exception as error:  # somebody else's code
+        if is_own_bug(error):
+            raise
         raise ModelError(
-            f"{spec} failed while it built the network ({reason(error)}); "
-            "check --model-args and the factory."
+            f"{spec} failed while it built the network ({reason(error)}): check model_args= and "
+            "the factory.",
+            option="model_args",
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(

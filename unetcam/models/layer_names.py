@@ -72,7 +72,7 @@ def addresses(model: nn.Module, layers: Iterable[str | nn.Module]) -> tuple[Addr
     layers = list(layers)
     if not layers:
         raise LayerError("layers=[] leaves nothing to explain: name a layer, or pass None.")
-    found: dict[str, Address] = {}
+    by_name: dict[str, Address] = {}
     for layer in layers:
         name = layer if isinstance(layer, str) else names.get(id(layer))
         if name is None:
@@ -87,8 +87,8 @@ def addresses(model: nn.Module, layers: Iterable[str | nn.Module]) -> tuple[Addr
             listed = " or ".join(f"'{candidate}'" for candidate in near)
             hint = f"did you mean {listed}?" if near else "find_layers lists the layers."
             raise LayerError(f"The model has no layer '{name}': {hint}")
-        found[address.name] = address
-    return tuple(found.values())
+        by_name[address.name] = address
+    return tuple(by_name.values())
 
 
 def _parsed(name: str, modules: dict[str, nn.Module]) -> Address | None:

@@ -14,14 +14,14 @@ from unetcam.engine.request import TapPoint
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import at_least_single, plain_images
 from unetcam.errors import LayerError, ModelError, reason
-from unetcam.models.activations import BeforeActivation, OutputKind, undone_by_value
+from unetcam.models.activations import OutputKind, WithoutActivation
 from unetcam.models.io import Inputs, bound, check_images, detached, image_of
 from unetcam.models.layer_names import Address, addresses, tap_points
 from unetcam.models.layers import LayerTable
 from unetcam.models.look import Look
 from unetcam.models.outputs import LayoutOf, Output, OutputMap, output_maps
+from unetcam.models.supported import check_supported, failure, unwrapped
 from unetcam.models.tracing import ForwardError, trace
-from unetcam.models.wrappers import check_supported, unwrapped
 
 #: Of networks whose layers hold tokens, the traces of the last so many image sizes are kept.
 _KEPT = 8
@@ -39,6 +39,8 @@ class LoadedModel:
         Out of ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``'s wrapper.
     output : callable or None
         Picks the logits from what the module returns; None: they are found by the trace.
+    remarks : tuple of str
+        What a person should know of how its weights were loaded.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class LoadedModel:
             )
         self.module = unwrapped(module)
         self.output = output
+        self.remarks: tuple[str, ...] = ()
         self._looks: OrderedDict[tuple[int, ...], Look] = OrderedDict()
 
     @classmethod
@@ -210,13 +213,17 @@ class LoadedModel:
         self._looks[key] = look
         return look
 
+    def forget(self) -> None:
+        """Let go of the traced runs; the next question traces anew."""
+        self._looks.clear()
+
     def _traced(self, inputs: Inputs) -> Look:
         try:
             look = Look(trace(self.module, inputs, self._picked, self._outputs), inputs)
         except ForwardError as error:
             cause = error.__cause__
             assert isinstance(cause, Exception)
-            raise self.failure(inputs, cause) from cause
+            raise failure(self.module, inputs, cause) from cause
         if not self._looks:
             self._warn_of(look)
         return look
@@ -232,29 +239,6 @@ class LoadedModel:
             )
         if look.kind == "sigmoid" and look.output.channels > 1 and look.kind_sentence:
             warnings.warn(look.kind_sentence, stacklevel=2)
-
-    def failure(self, inputs: Inputs, error: Exception) -> ModelError:
-        """The error of a forward that fails on some images, in one sentence."""
-        shape = tuple(image_of(inputs).shape)
-        channels = _channels_taken(self.module)
-        if channels is not None and channels != shape[1]:
-            last = " (the channels seem to come last)" if shape[-1] == channels else ""
-            return ModelError(
-                f"The model's first convolution takes images of {channels} channels, and these, "
-                f"of shape {shape}, have {shape[1]}{last}: give images (B, C, *spatial) as in "
-                "training, with channels= where the model is loaded.",
-                option="channels",
-            )
-        if any(parameter.is_meta for parameter in self.module.parameters()):
-            return ModelError(
-                "The model's weights are placeholders on the meta device, which hold no values "
-                f"({reason(error)}): load the weights before it is explained."
-            )
-        return ModelError(
-            f"The model's forward fails on images of shape {shape} ({reason(error)}): give what "
-            "it takes, with channels= and size= where the model is loaded.",
-            option=("channels", "size"),
-        )
 
     def tap_points(self, wanted: Sequence[Address], inputs: Inputs) -> dict[str, TapPoint]:
         """Where each of the layers is tapped, by its name.
@@ -307,7 +291,7 @@ class LoadedModel:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
-                raise self.failure(images, error) from error
+                raise failure(self.module, images, error) from error
             return at_least_single(pick(returned, image))
 
     def forward_of(self, inputs: Inputs) -> tuple[nn.Module, Callable[[Any, Tensor], Tensor]]:
@@ -321,7 +305,7 @@ class LoadedModel:
         run = bound(self.module, detached(inputs))
         if self.look(inputs).kind == "logits":
             return run, self._pick
-        return _Undone(run, self), lambda logits, images: logits
+        return WithoutActivation(run, self._pick, self.output_kind), lambda logits, images: logits
 
     def _pick(self, returned: Any, images: Tensor) -> Tensor:
         """The output (B, C, *spatial) that counts, as the module returned it for `images`."""
@@ -329,11 +313,6 @@ class LoadedModel:
         if look.output.form == "tokens":
             look = self.look(images, anew=True)
         return look.output.read(self._picked(returned), images)
-
-    def _undone(self, before: BeforeActivation, returned: Any, images: Tensor) -> Tensor:
-        output = self._pick(returned, images)
-        logits = before.of(output)
-        return undone_by_value(output, self.output_kind) if logits is None else logits
 
     def _outputs(self, returned: Any, images: Tensor, layout_of: LayoutOf) -> list[OutputMap]:
         try:
@@ -361,28 +340,6 @@ class LoadedModel:
                 f"output= can't pick the logits from the {type(returned).__name__} that the model "
                 f"returns ({reason(error)}): pass a function that does."
             ) from error
-
-
-class _Undone(nn.Module):
-    """A network without the softmax or sigmoid at its end: images to logits."""
-
-    def __init__(self, model: nn.Module, loaded: LoadedModel) -> None:
-        super().__init__()
-        self.model = model
-        self._loaded = loaded
-
-    def forward(self, images: Tensor) -> Tensor:
-        with BeforeActivation() as before:
-            return self._loaded._undone(before, self.model(images), images)
-
-
-_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
-
-
-def _channels_taken(module: nn.Module) -> int | None:
-    """Channels that the first convolution takes; None without one."""
-    first = next((one for one in module.modules() if isinstance(one, _CONVOLUTIONS)), None)
-    return None if first is None else first.in_channels
 
 
 def find_layers(

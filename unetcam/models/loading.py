@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,8 @@ import yaml
 from torch import nn
 
 from unetcam.errors import ModelError
-from unetcam.models.checkpoints import load_checkpoint, read_checkpoint
+from unetcam.models.checkpoint_files import read_checkpoint
+from unetcam.models.checkpoints import load_checkpoint
 from unetcam.models.factories import (
     SMP_PREFIX,
     build_from_code,
@@ -21,9 +23,9 @@ from unetcam.models.factories import (
     importable,
     nearest_smp,
 )
-from unetcam.models.wrappers import unwrapped
+from unetcam.models.supported import unwrapped
 
-_CHECKPOINT_SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".ckpt")
+_CHECKPOINT_SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".ckpt", ".pt2", ".bin", ".onnx")
 
 
 def has_random_weights(spec: str) -> bool:
@@ -42,8 +44,11 @@ def load_model(
     model_args: Mapping[str, Any] | None = None,
     allow_pickle: bool = False,
     key: str | None = None,
+    partial: bool = False,
 ) -> nn.Module:
     """Build a network and load its weights, from local files only.
+
+    What a person should know of the weights, as which of several sets was taken, is a warning.
 
     Parameters
     ----------
@@ -66,7 +71,10 @@ def load_model(
         Let a checkpoint run code while it is read. Otherwise it is read with
         ``torch.load(weights_only=True)``.
     key
-        Where the weights are nested in the checkpoint; found unaided where it is not ambiguous.
+        Where the weights are nested in the checkpoint, or the prefix of their names; found
+        unaided where it is not ambiguous.
+    partial
+        Load the weights that fit, and leave the others as the factory made them.
 
     Returns
     -------
@@ -89,18 +97,48 @@ def load_model(
     unetcam.errors.ModelError: segmentation-models-pytorch has no network 'Unett'; did you mean
     smp:Unet?
     """
+    model, remarks = load_with_remarks(
+        spec,
+        checkpoint=checkpoint,
+        model_args=model_args,
+        allow_pickle=allow_pickle,
+        key=key,
+        partial=partial,
+    )
+    for remark in remarks:
+        warnings.warn(remark, stacklevel=2)
+    return model
+
+
+def load_with_remarks(
+    spec: str,
+    *,
+    checkpoint: Path | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    allow_pickle: bool = False,
+    key: str | None = None,
+    partial: bool = False,
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """What :func:`load_model` gives, and what a person should know of the weights.
+
+    Raises
+    ------
+    ModelError
+        When the network can't be built or the weights don't fit it.
+    """
     arguments = dict(model_args or {})
     path = Path(spec)
     weights = checkpoint
-    if spec and path.is_dir():
+    if spec and _is_folder(path):
         model, own_weights = build_from_folder(path, arguments)
         weights = checkpoint or own_weights
     elif has_random_weights(spec):
         name = spec[len(SMP_PREFIX) :]
         if checkpoint is None and arguments.get("encoder_weights") is not None:
             raise ModelError(
-                f"encoder_weights={arguments['encoder_weights']} would download weights, which is "
-                "never done; leave it out and give the trained weights with --checkpoint."
+                f"encoder_weights={arguments['encoder_weights']!r} would download weights, which "
+                "is never done: leave it out and give the trained weights with checkpoint=.",
+                option="checkpoint",
             )
         model = build_smp(name, arguments)
     elif path.suffix.lower() in _CHECKPOINT_SUFFIXES:
@@ -110,10 +148,26 @@ def load_model(
     else:
         raise ModelError(_unknown(spec))
     model = unwrapped(model)
+    remarks: tuple[str, ...] = ()
     if weights is not None:
         with importable(_code_folder(spec)):
-            load_checkpoint(model, Path(weights), allow_pickle=allow_pickle, key=key)
-    return model.cpu().eval()
+            remarks = load_checkpoint(
+                model, Path(weights), allow_pickle=allow_pickle, key=key, partial=partial
+            )
+    elif partial or key is not None:
+        raise ModelError(
+            "There is no checkpoint whose weights could be chosen: give checkpoint=, or leave out "
+            "partial= and key=.",
+            option=("checkpoint", "partial", "key"),
+        )
+    return model.cpu().eval(), remarks
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no folder can have
+        return False
 
 
 def parse_model_args(arguments: Iterable[str]) -> dict[str, Any]:
@@ -184,11 +238,15 @@ def _pickled_module(path: Path, model_args: Mapping[str, Any], *, allow_pickle: 
         content = read_checkpoint(path, allow_pickle=allow_pickle)
     if not isinstance(content, nn.Module):
         raise ModelError(
-            f"{path} holds weights and no network; name the network that they belong to as MODEL "
-            "(smp:Unet, or path/to/file.py:factory) and give the file with --checkpoint."
+            f"{path} holds weights and no network: name the network that they belong to as the "
+            "model (smp:Unet, or path/to/file.py:factory), and give the file with checkpoint=.",
+            option="checkpoint",
         )
     if model_args:
-        raise ModelError(f"{path} is a network that is already built; leave out --model-args.")
+        raise ModelError(
+            f"{path} is a network that is already built: leave out model_args=.",
+            option="model_args",
+        )
     return content
 
 

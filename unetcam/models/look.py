@@ -74,9 +74,9 @@ class Look:
         if isinstance(self._table, ModelError):
             return ()
         return tuple(
-            self.run.outputs[place]
-            for place in self._table.rivals
-            if self.run.outputs[place].channels != self.output.channels
+            self.run.outputs[index]
+            for index in self._table.rivals
+            if self.run.outputs[index].channels != self.output.channels
         )
 
     def _chosen_output(self) -> OutputMap:

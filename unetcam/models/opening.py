@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,11 @@ from torch import Tensor, nn
 
 from unetcam.errors import ModelError, RunError
 from unetcam.models.loaded_model import LoadedModel
-from unetcam.models.loading import has_random_weights, load_model
-from unetcam.models.wrappers import check_supported
+from unetcam.models.loading import has_random_weights, load_with_remarks
+from unetcam.models.supported import check_supported, first_convolution
 
 #: The sizes at which a network is looked at where no other is given, by spatial dimensions.
 EXAMPLE_SIZES = {2: (256, 256), 3: (64, 64, 64)}
-
-_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 def load(
@@ -27,6 +26,7 @@ def load(
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
     allow_pickle: bool = False,
+    partial: bool = False,
     device: str | torch.device = "auto",
     channels: int | None = None,
     size: Sequence[int] | None = None,
@@ -46,9 +46,11 @@ def load(
     model_args : Mapping, optional
         Keyword arguments for the factory.
     key : str, optional
-        Where the weights are nested in the checkpoint.
+        Where the weights are nested in the checkpoint, or the prefix of their names.
     allow_pickle : bool
         Let a checkpoint run code while it is read.
+    partial : bool
+        Load the weights that fit, and leave the others as the factory made them.
     device : str or torch.device
         ``"auto"`` takes a GPU where there is one.
     channels : int, optional
@@ -64,6 +66,7 @@ def load(
     Returns
     -------
     LoadedModel
+        Its `remarks` say what a person should know of the weights; each is a warning as well.
 
     Raises
     ------
@@ -83,18 +86,22 @@ def load(
         return model
     if channels is not None and channels < 1:
         raise RunError(f"{channels} channels hold no image: use 1 or more.", option="channels")
+    remarks: tuple[str, ...] = ()
     if isinstance(model, nn.Module):
         module = model
     else:
         chosen = choose_device(device) if isinstance(device, str) else device
         torch.manual_seed(seed)
-        module = load_model(
+        module, remarks = load_with_remarks(
             str(model),
             checkpoint=None if checkpoint is None else Path(checkpoint),
             model_args=model_args,
             allow_pickle=allow_pickle,
             key=key,
+            partial=partial,
         )
+        for remark in remarks:
+            warnings.warn(remark, stacklevel=2)
         if must_be_trained and checkpoint is None and has_random_weights(str(model)):
             raise ModelError(
                 f"{model} without checkpoint= has random weights, which explain nothing: give "
@@ -104,6 +111,7 @@ def load(
         check_supported(module)
         module.to(chosen)
     loaded = LoadedModel.of(module)
+    loaded.remarks = remarks
     loaded.look(blank_images(loaded, channels=channels, size=size))
     return loaded
 
@@ -173,7 +181,7 @@ def spatial_dims(model: nn.Module) -> int:
     >>> spatial_dims(nn.Sequential(nn.Conv3d(1, 8, 3), nn.Conv3d(8, 2, 1)))
     3
     """
-    return 3 if isinstance(_first_convolution(model), nn.Conv3d) else 2
+    return 3 if isinstance(first_convolution(model), nn.Conv3d) else 2
 
 
 def input_channels(model: nn.Module) -> int:
@@ -189,7 +197,7 @@ def input_channels(model: nn.Module) -> int:
     >>> input_channels(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)))
     3
     """
-    first = _first_convolution(model)
+    first = first_convolution(model)
     if first is None:
         raise ModelError(
             "The network has no convolution that tells how many channels its images have: say so "
@@ -197,10 +205,6 @@ def input_channels(model: nn.Module) -> int:
             option="channels",
         )
     return first.in_channels
-
-
-def _first_convolution(model: nn.Module) -> nn.Conv2d | nn.Conv3d | None:
-    return next((one for one in model.modules() if isinstance(one, _CONVOLUTIONS)), None)
 
 
 def _by(size: Sequence[int]) -> str:

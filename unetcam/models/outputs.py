@@ -104,20 +104,20 @@ def output_maps(returned: Any, images: Tensor, layout_of: LayoutOf) -> list[Outp
     Examples
     --------
     >>> images, small = torch.zeros(2, 1, 8, 8), torch.zeros(2, 3, 4, 4)
-    >>> found = output_maps({"aux": small, "out": torch.zeros(2, 3, 8, 8)}, images, lambda x: None)
-    >>> [(one.position, one.form, one.pixels) for one in found]
+    >>> maps = output_maps({"aux": small, "out": torch.zeros(2, 3, 8, 8)}, images, lambda x: None)
+    >>> [(one.position, one.form, one.pixels) for one in maps]
     [(0, 'map', 16), (1, 'map', 64)]
     >>> [one.form for one in output_maps(torch.zeros(2, 10), images, lambda x: None)]
     ['scores']
     """
     tensors = list(returned_tensors(returned))
-    found = [
-        found
+    maps = [
+        output
         for position, tensor in enumerate(tensors)
-        if (found := _output_map(position, tensor, images, layout_of(tensor))) is not None
+        if (output := _output_map(position, tensor, images, layout_of(tensor))) is not None
     ]
     for forms in (("map", "channels last"), ("tokens",), ("one channel",), ("scores",)):
-        fitting = [one for one in found if one.form in forms]
+        fitting = [one for one in maps if one.form in forms]
         if fitting:
             return [_with_values(one, tensors[one.position], images) for one in fitting]
     hint = (
@@ -155,11 +155,11 @@ def _output_map(
 
 
 def _has_form(tensor: Tensor, expected: OutputMap, images: Tensor) -> bool:
-    found = _output_map(0, tensor, images, expected.layout)
-    if found is None:
+    output = _output_map(0, tensor, images, expected.layout)
+    if output is None:
         return False
-    channels = tensor.shape[-1] if expected.form == "channels last" else found.channels
-    alike = found.form in (expected.form, "map") or expected.form == "map"
+    channels = tensor.shape[-1] if expected.form == "channels last" else output.channels
+    alike = output.form in (expected.form, "map") or expected.form == "map"
     return alike and channels == expected.channels
 
 

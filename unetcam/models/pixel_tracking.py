@@ -1,6 +1,6 @@
 """Follow, through every rearrangement, which pixel each element of a tensor belongs to.
 
-The same reshape, permutation or slice is done to a tensor of pixel numbers. Whether what comes out
+The same reshape, permutation or slice is done to a tensor of pixel indices. Whether what comes out
 is a map, tokens, or a map with its channels last is then read off, and never guessed from sizes.
 """
 
@@ -29,11 +29,11 @@ _REARRANGED = _JOINED | {
     *("__getitem__", "select", "narrow", "index_select"),
 }
 _PRODUCTS = ("matmul", "__matmul__", "bmm")
-_NOWHERE = -1  # padding, class tokens
+_NO_PIXEL = -1  # padding, class tokens
 
 
 @dataclass(frozen=True)
-class Places:
+class PixelIndices:
     """The pixel of each element of a tensor.
 
     Attributes
@@ -42,15 +42,15 @@ class Places:
         The map that the pixels are of.
     layout : Layout, optional
         How the tensor holds the map; None while it is cut into windows or heads.
-    numbers : Tensor, optional
-        The pixels' numbers, of the tensor's shape, where there is no layout.
+    indices : Tensor, optional
+        The pixels' indices in raster order, of the tensor's shape, where there is no layout.
     batch : int
         How many images are in the run.
     """
 
     grid: tuple[int, ...]
     layout: Layout | None
-    numbers: Tensor | None = None
+    indices: Tensor | None = None
     batch: int = 1
 
     @property
@@ -58,10 +58,10 @@ class Places:
         """Whether the tensor is a map (B, K, *spatial)."""
         return self.layout is not None and self.layout.is_map
 
-    def spelled_out(self, shape: Sequence[int]) -> Tensor:
-        """The pixels' numbers as a tensor of that shape."""
-        if self.numbers is not None:
-            return self.numbers
+    def as_tensor(self, shape: Sequence[int]) -> Tensor:
+        """The pixels' indices as a tensor of that shape."""
+        if self.indices is not None:
+            return self.indices
         assert self.layout is not None
         if self.layout.axis == 1:
             row = _row(self.layout, math.prod(shape[2:]))
@@ -70,9 +70,9 @@ class Places:
         return row.view(1, *shape[1:-1], 1).expand(shape)
 
 
-def map_places(shape: Sequence[int]) -> Places:
-    """The places of a map (B, K, *spatial)."""
-    return Places(tuple(shape[2:]), Layout(tuple(shape[2:])), batch=shape[0])
+def indices_of_map(shape: Sequence[int]) -> PixelIndices:
+    """The pixel indices of a map (B, K, *spatial)."""
+    return PixelIndices(tuple(shape[2:]), Layout(tuple(shape[2:])), batch=shape[0])
 
 
 def follow(
@@ -81,11 +81,11 @@ def follow(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     results: Sequence[Tensor],
-    known: Callable[[Tensor], Places | None],
+    known: Callable[[Tensor], PixelIndices | None],
     dims: int,
     batch: int = 1,
-) -> list[Places | None]:
-    """The places of what a torch function gave; None where they can't be told.
+) -> list[PixelIndices | None]:
+    """The pixel indices of what a torch function gave; None where they can't be told.
 
     Parameters
     ----------
@@ -96,94 +96,97 @@ def follow(
     results : sequence of Tensor
         What it gave.
     known : callable
-        The places of a tensor that it was given.
+        The pixel indices of a tensor that it was given.
     dims : int
         The image's number of spatial axes.
     batch : int
         How many images are in the run.
     """
     sources = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    placed = [(tensor, at) for tensor in sources if (at := known(tensor)) is not None]
+    tracked = [(tensor, at) for tensor in sources if (at := known(tensor)) is not None]
 
     def could_be_map(result: Tensor) -> bool:
         return result.ndim == dims + 2 and result.shape[0] == batch
 
     if any(part in name for part in _RESAMPLED):
-        return [map_places(x.shape) if could_be_map(x) else None for x in results]
-    if not placed:
+        return [indices_of_map(x.shape) if could_be_map(x) else None for x in results]
+    if not tracked:
         return [None for _ in results]
     if name in _REARRANGED:
-        if name in _JOINED and all(at.is_map for _, at in placed) and could_be_map(results[0]):
-            return [map_places(results[0].shape)]
-        return _rearranged(func, args, kwargs, results, placed, known)
-    if name == "pad" and not placed[0][1].is_map:
-        return [_padded(placed[0], *args[1:], **kwargs)]
-    found = []
+        if name in _JOINED and all(at.is_map for _, at in tracked) and could_be_map(results[0]):
+            return [indices_of_map(results[0].shape)]
+        return _rearranged(func, args, kwargs, results, tracked, known)
+    if name == "pad" and not tracked[0][1].is_map:
+        return [_padded(tracked[0], *args[1:], **kwargs)]
+    tracks = []
     for result in results:
-        at = _carried(name, result, sources, placed)
+        at = _carried(name, result, sources, tracked)
         # What else is of a map's shape and came of maps, or of maps of its size, is one.
-        alike = any(at.is_map or at.grid == result.shape[2:] for _, at in placed)
+        alike = any(at.is_map or at.grid == result.shape[2:] for _, at in tracked)
         if at is None and could_be_map(result) and alike:
-            at = map_places(result.shape)
-        found.append(at)
-    return found
+            at = indices_of_map(result.shape)
+        tracks.append(at)
+    return tracks
 
 
 def _carried(
-    name: str, result: Tensor, sources: Sequence[Tensor], placed: Sequence[tuple[Tensor, Places]]
-) -> Places | None:
-    """The places of what keeps the pixels where they are."""
+    name: str,
+    result: Tensor,
+    sources: Sequence[Tensor],
+    tracked: Sequence[tuple[Tensor, PixelIndices]],
+) -> PixelIndices | None:
+    """The pixel indices of what keeps the pixels where they are."""
     if name.endswith("linear"):
-        return _widened(*placed[0], result)
+        return _widened(*tracked[0], result)
     if name in _PRODUCTS:
-        first, at = placed[0]
+        first, at = tracked[0]
         if first is sources[0]:
             return _widened(first, at, result)
         return _mixed(first, at, result)
-    if name == "scaled_dot_product_attention" and placed[0][0] is sources[0]:
-        return _widened(*placed[0], result)  # the answer to each query
-    for tensor, at in sorted(placed, key=lambda pair: -math.prod(pair[1].grid)):
+    if name == "scaled_dot_product_attention" and tracked[0][0] is sources[0]:
+        return _widened(*tracked[0], result)  # a result for each query
+    for tensor, at in sorted(tracked, key=lambda pair: -math.prod(pair[1].grid)):
         if tensor.shape == result.shape:
             return at
     return None
 
 
-def _widened(tensor: Tensor, at: Places, result: Tensor) -> Places | None:
+def _widened(tensor: Tensor, at: PixelIndices, result: Tensor) -> PixelIndices | None:
     """What a product over the last axis gives: each row stays where it was."""
     if tensor.shape[:-1] != result.shape[:-1]:
         return None
     if at.layout is not None:
         return at if at.layout.axis == -1 else None
-    return _settled(at, _one(at.spelled_out(tensor.shape), -1), result.shape)
+    return _settled(at, _one(at.as_tensor(tensor.shape), -1), result.shape)
 
 
-def _mixed(tensor: Tensor, at: Places, result: Tensor) -> Places | None:
+def _mixed(tensor: Tensor, at: PixelIndices, result: Tensor) -> PixelIndices | None:
     """What a product with weights on the left gives: each column stays where it was."""
     if tensor.shape[-1] != result.shape[-1] or tensor.shape[:-2] != result.shape[:-2]:
         return None
     if at.layout is not None and not (at.layout.axis == 1 and at.layout.flat):
         return None
-    return _settled(at, _one(at.spelled_out(tensor.shape), -2), result.shape)
+    return _settled(at, _one(at.as_tensor(tensor.shape), -2), result.shape)
 
 
-def _one(numbers: Tensor, axis: int) -> Tensor | None:
-    """One slice of numbers that are the same along an axis."""
-    first = numbers.narrow(axis, 0, 1)
-    return first if bool((numbers == first).all()) else None
+def _one(indices: Tensor, axis: int) -> Tensor | None:
+    """One slice of indices that are the same along an axis."""
+    first = indices.narrow(axis, 0, 1)
+    return first if bool((indices == first).all()) else None
 
 
 def _padded(
-    source: tuple[Tensor, Places],
+    source: tuple[Tensor, PixelIndices],
     pad: Sequence[int],
     mode: str = "constant",
     value: float | None = None,
     **_: Any,
-) -> Places | None:
+) -> PixelIndices | None:
     tensor, at = source
     if mode != "constant":
         return None
-    numbers = F.pad(at.spelled_out(tensor.shape), list(pad), value=_NOWHERE)
-    return _settled(at, numbers, numbers.shape)
+    indices = F.pad(at.as_tensor(tensor.shape), list(pad), value=_NO_PIXEL)
+    return _settled(at, indices, indices.shape)
 
 
 def _rearranged(
@@ -191,30 +194,30 @@ def _rearranged(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     results: Sequence[Tensor],
-    placed: Sequence[tuple[Tensor, Places]],
-    known: Callable[[Tensor], Places | None],
-) -> list[Places | None]:
-    """Do to the pixels' numbers what was done to the tensors."""
-    grids = {at.grid for _, at in placed}
+    tracked: Sequence[tuple[Tensor, PixelIndices]],
+    known: Callable[[Tensor], PixelIndices | None],
+) -> list[PixelIndices | None]:
+    """Do to the pixels' indices what was done to the tensors."""
+    grids = {at.grid for _, at in tracked}
     if len(grids) > 1:
         return [None for _ in results]
 
-    def numbers(leaf: Any) -> Any:
+    def indices(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
             return leaf
         at = known(leaf)
         return (
-            torch.full(leaf.shape, _NOWHERE, dtype=torch.int32, device="cpu")
+            torch.full(leaf.shape, _NO_PIXEL, dtype=torch.int32, device="cpu")
             if at is None
-            else at.spelled_out(leaf.shape)
+            else at.as_tensor(leaf.shape)
         )
 
     try:
-        moved = func(*tree_map(numbers, args), **tree_map(numbers, kwargs))
+        moved = func(*tree_map(indices, args), **tree_map(indices, kwargs))
     except (RuntimeError, TypeError, IndexError):
         return [None for _ in results]
     leaves = [leaf for leaf in tree_leaves(moved) if isinstance(leaf, Tensor)]
-    origin = placed[0][1]
+    origin = tracked[0][1]
     return [
         _settled(origin, leaf, result.shape) if leaf.shape == result.shape else None
         for leaf, result in zip(leaves, results, strict=False)
@@ -225,48 +228,50 @@ def _rearranged(
 
 
 def _row(layout: Layout, length: int) -> Tensor:
-    """The pixels' numbers in raster order, with those tokens that are none."""
+    """The pixels' indices in raster order, with those tokens that are none."""
     pixels = math.prod(layout.grid)
     after = length - layout.start - pixels
-    numbers = torch.arange(pixels, dtype=torch.int32, device="cpu")
-    return F.pad(numbers, [layout.start, after], value=_NOWHERE)
+    indices = torch.arange(pixels, dtype=torch.int32, device="cpu")
+    return F.pad(indices, [layout.start, after], value=_NO_PIXEL)
 
 
-def _settled(origin: Places, numbers: Tensor | None, shape: Sequence[int]) -> Places | None:
-    """Read the layout off the pixels' numbers, or keep these."""
-    if numbers is None:
+def _settled(
+    origin: PixelIndices, indices: Tensor | None, shape: Sequence[int]
+) -> PixelIndices | None:
+    """Read the layout off the pixels' indices, or keep these."""
+    if indices is None:
         return None
     grid, batch = origin.grid, origin.batch
-    numbers = numbers.expand(tuple(shape))
-    flat = numbers.ndim == 3
-    fits = numbers.ndim in (3, len(grid) + 2) and numbers.shape[0] == batch and numbers.numel()
-    if not fits or not bool((numbers == numbers[:1]).all()):
-        return Places(grid, None, numbers, batch)
-    one = numbers[:1]
+    indices = indices.expand(tuple(shape))
+    flat = indices.ndim == 3
+    fits = indices.ndim in (3, len(grid) + 2) and indices.shape[0] == batch and indices.numel()
+    if not fits or not bool((indices == indices[:1]).all()):
+        return PixelIndices(grid, None, indices, batch)
+    one = indices[:1]
     alike = {axis: bool((one == one.narrow(axis, 0, 1)).all()) for axis in (1, -1)}
     for read in (_whole, _resized, _folded):
         for axis, is_alike in alike.items():
             if is_alike == (read is _folded):
                 continue
             # Of a block of pixels that became channels, the first stands for all.
-            found = _raster(grid, one.amin(dim=axis), read)
-            if found is not None and (flat or found.grid == one.amin(dim=axis).shape[1:]):
-                return Places(found.grid, replace(found, axis=axis, flat=flat), batch=batch)
-    return Places(grid, None, numbers, batch)
+            layout = _raster(grid, one.amin(dim=axis), read)
+            if layout is not None and (flat or layout.grid == one.amin(dim=axis).shape[1:]):
+                return PixelIndices(layout.grid, replace(layout, axis=axis, flat=flat), batch=batch)
+    return PixelIndices(grid, None, indices, batch)
 
 
-def _raster(grid: tuple[int, ...], numbers: Tensor, read: _Reading) -> Layout | None:
-    """What pixels' numbers in a row run over in raster order, those left out that are none."""
-    row = numbers.flatten()
+def _raster(grid: tuple[int, ...], indices: Tensor, read: _Reading) -> Layout | None:
+    """What pixels' indices in a row run over in raster order, those left out that are none."""
+    row = indices.flatten()
     there = torch.nonzero(row >= 0).flatten()
     if not len(there) or int(there[-1] - there[0]) + 1 != len(there):
         return None
-    numbers = torch.arange(math.prod(grid), dtype=torch.int32, device="cpu")
-    read_off = read(numbers.view(grid), row[there])
+    indices = torch.arange(math.prod(grid), dtype=torch.int32, device="cpu")
+    read_off = read(indices.view(grid), row[there])
     return None if read_off is None else Layout(read_off, start=int(there[0]))
 
 
-#: Given a grid of numbers and a row of them: the grid that the row is, or None.
+#: Given a grid of indices and a row of them: the grid that the row is, or None.
 _Reading = Callable[[Tensor, Tensor], "tuple[int, ...] | None"]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +12,23 @@ from torch import Tensor, nn
 from unetcam.engine import Collected, Request
 from unetcam.engine.channel_derivatives import ChannelDerivatives, channel_derivatives
 from unetcam.engine.memory import memory_bytes
-from unetcam.engine.request import Scoring, TapPoint
-from unetcam.errors import LayerError
+from unetcam.engine.request import SHORTCUTS, WHOLE_BACKWARDS, Scoring, TapPoint
+from unetcam.errors import LayerError, ModelError
 from unetcam.models.io import Inputs, image_of
 from unetcam.models.layer_names import Address
 from unetcam.models.loaded_model import LoadedModel
-
-if TYPE_CHECKING:
-    from unetcam.methods import Method
 
 #: Which of the decoder's layers, deepest first, are explained if none is named.
 Choose = Callable[[tuple[str, ...]], tuple[str, ...]]
 
 #: What torch says when a model calls ``view`` on a map whose channels are last in memory.
 _VIEW_REFUSED = "view size is not compatible"
+
+
+class Explaining(Protocol):
+    """What makes maps of a request, as a method does."""
+
+    def explain(self, request: Request) -> Collected: ...
 
 
 class TappedModel:
@@ -54,7 +58,9 @@ class TappedModel:
         self.loaded = loaded
         self._choose = choose
         self._addresses = None if layers is None else loaded.addresses(layers)
-        self._shortcuts, self._memory_budget = shortcuts, memory_budget
+        #: Those that requests are to take.
+        self.shortcuts = SHORTCUTS if shortcuts else WHOLE_BACKWARDS
+        self._memory_budget = memory_budget
         self._takes_channels_last = True
 
     @property
@@ -63,6 +69,14 @@ class TappedModel:
         if self._addresses is None and not self.loaded.is_traced:
             return None
         return tuple(address.name for address in self._known_addresses())
+
+    def close(self) -> None:
+        """Keep the layers' names, where they are known, before the trace is let go."""
+        with suppress(LayerError, ModelError):
+            if self.loaded.is_traced:
+                self._known_addresses()
+        if self.loaded.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def tap_points(self, inputs: Inputs) -> Mapping[str, TapPoint]:
         """Where each layer is tapped, by its name."""
@@ -73,7 +87,7 @@ class TappedModel:
         self,
         inputs: Inputs,
         score: Scoring,
-        method: Method,
+        method: Explaining,
         *,
         create_graph: bool = False,
     ) -> Collected:
@@ -93,14 +107,16 @@ class TappedModel:
                     points,
                     score,
                     output,
-                    shortcuts=self._shortcuts,
+                    shortcuts=self.shortcuts,
                     channels_last=channels_last,
                     memory_budget=self._memory_budget,
                     create_graph=create_graph,
                 )
             )
 
-        channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
+        channels_last = (
+            self._takes_channels_last and not images.is_cuda and "channels last" in self.shortcuts
+        )
         try:
             return explained(channels_last=channels_last)
         except RuntimeError as error:

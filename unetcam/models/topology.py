@@ -1,6 +1,6 @@
 """Find a U-Net's layers by running it once and watching.
 
-The run gives a graph of tensors. The way that counts leads from the image to the logits through as
+The run gives a graph of tensors. The decoder's path leads from the image to the logits through as
 much upsampling as possible and, among equals, past as many skips as possible. Its upsamplings
 divide it into stages; a stage's layer is the outermost module that gives its last feature map, or,
 where a function gives it, the first module that takes it on. No module's name or type is looked at.
@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from unetcam.engine.request import Entry
 from unetcam.errors import ModelError
-from unetcam.models.decoder_path import FeatureGraph, Ways, is_learned
+from unetcam.models.decoder_path import DecoderPaths, FeatureGraph, is_learned
 from unetcam.models.layers import LayerInfo, LayerTable, Part, Stage
 from unetcam.models.outputs import OutputMap
 from unetcam.models.tracing import Call, Trace
@@ -31,23 +31,23 @@ class _Topology:
     def __init__(self, run: Trace) -> None:
         self.nodes, self.image, self.calls = run.nodes, run.image, run.calls
         self.graph = FeatureGraph(run)
-        self.ways = Ways(run, self.graph)
+        self.paths = DecoderPaths(run, self.graph)
         self.rivals: tuple[int, ...] = ()
         self.output, self.logits = self._chosen(run.outputs)
         self.maker, features = self._head(self.logits)
-        self.way, self.blocks = self.ways.to(features)
+        self.path, self.blocks = self.paths.to(features)
         self.runs = Counter(call.name for call in self.calls)
         self.layers = [call for call in self.calls if call.name and call.single]
         self.names = self._names()
 
     def _names(self) -> dict[Call, str]:
-        """What each run of a module is called: of several, by its place among them."""
+        """What each run of a module is called: of several, by its number among them."""
         names: dict[Call, str] = {}
         counts: Counter[str] = Counter()
         for call in sorted(self.calls, key=lambda call: call.start):
             counts[call.name] += 1
-            place = f"#{counts[call.name]}" if self.runs[call.name] > 1 else ""
-            names[call] = f"{call.name}{place}"
+            number = f"#{counts[call.name]}" if self.runs[call.name] > 1 else ""
+            names[call] = f"{call.name}{number}"
         return names
 
     # -- the head ----------------------------------------------------------------------------
@@ -59,8 +59,8 @@ class _Topology:
         states, and what a further stage refines.
         """
         traced = [
-            (place, output.pixels, output.node)
-            for place, output in enumerate(outputs)
+            (index, output.pixels, output.node)
+            for index, output in enumerate(outputs)
             if output.node is not None
             and output.node != self.image
             and self.graph.descends(output.node, self.image)
@@ -72,15 +72,15 @@ class _Topology:
             )
         last = [one for one in traced if not self._is_passed(one[2], one[1], traced)]
         most = max(pixels for _, pixels, _ in last)
-        largest = [(place, node) for place, pixels, node in last if pixels == most]
-        self.rivals = tuple(place for place, _ in largest)
+        largest = [(index, node) for index, pixels, node in last if pixels == most]
+        self.rivals = tuple(index for index, _ in largest)
         if len(largest) == 1:
             return largest[0]
 
         def growth(head: int) -> float:
-            return round(self.ways.to(self._head(head)[1])[0].growth, 1)
+            return round(self.paths.to(self._head(head)[1])[0].growth, 1)
 
-        return max(largest, key=lambda found: growth(found[1]))
+        return max(largest, key=lambda one: growth(one[1]))
 
     def _is_passed(self, node: int, pixels: int, others: Sequence[tuple[int, int, int]]) -> bool:
         """Whether a later output counts instead; a smaller one of as many channels is its copy."""
@@ -133,8 +133,8 @@ class _Topology:
         def rank(maker: int) -> tuple[bool, bool, float, int]:
             features = makers[maker]
             from_image = not self.graph.descends(features, self.image) or features == self.image
-            growth = 0.0 if from_image else round(self.ways.to(features)[0].growth, 1)
-            return not from_image, not self.ways.is_gate(features), growth, maker
+            growth = 0.0 if from_image else round(self.paths.to(features)[0].growth, 1)
+            return not from_image, not self.paths.is_gate(features), growth, maker
 
         best = max(makers, key=rank)
         return best, makers[best]
@@ -153,7 +153,7 @@ class _Topology:
                 call = self._taken_on(nodes[-1])
             if call is None:
                 continue
-            if stage == "bottleneck" and 0 < self.ways.encoded <= call.start:
+            if stage == "bottleneck" and 0 < self.paths.encoded <= call.start:
                 stage = "decoder"
             parts = {f"{self.names[call]}:{part}": at for part, at in self._parts(nodes).items()}
             rows.append(self._row(call, stage, call.outputs[0], self._skips(nodes, call), parts))
@@ -167,14 +167,14 @@ class _Topology:
         return LayerTable(rows, entries, self.output, self.rivals)
 
     def _stages(self) -> Iterable[tuple[Stage, list[int]]]:
-        """The way's nodes by stage: the encoder's by stride, then one stage per upsampling."""
+        """The path's nodes by stage: the encoder's by stride, then one stage per upsampling."""
         down: dict[int, list[int]] = {}
         up: dict[int, list[int]] = {}
-        for node in self.way.nodes:
+        for node in self.path.nodes:
             within = any(block.made(node) and node not in block.outputs for block in self.blocks)
-            if node == self.image or within or self.ways.is_gate(node):
+            if node == self.image or within or self.paths.is_gate(node):
                 continue
-            last_up = self.way.last_ups[node]
+            last_up = self.path.last_ups[node]
             if last_up is None:
                 down.setdefault(self.graph.strides[node], []).append(node)
             else:
@@ -209,7 +209,7 @@ class _Topology:
             and self.graph.extents[call.outputs[0]] == size
             and self.graph.descends(call.outputs[0], last)
             and not call.made(self.maker)
-            and call.outputs[0] not in self.way.last_ups
+            and call.outputs[0] not in self.path.last_ups
         ]
         return min(fitting, key=lambda call: (call.start, call.depth), default=None)
 
@@ -221,7 +221,7 @@ class _Topology:
     def _skips(self, nodes: list[int], layer: Call) -> tuple[str, ...]:
         names: dict[str, None] = {}
         for before, at in itertools.pairwise(nodes):
-            for other in self.ways.joining(self.nodes[at], before, self.way.last_ups[before]):
+            for other in self.paths.joining(self.nodes[at], before, self.path.last_ups[before]):
                 names[self._source(other, layer)] = None
         return tuple(names)
 
@@ -230,13 +230,13 @@ class _Topology:
         path: Part | None = None
         skips: list[Part | None] = []
         for before, at in itertools.pairwise(nodes):
-            joining = self.ways.joining(self.nodes[at], before, self.way.last_ups[before])
+            joining = self.paths.joining(self.nodes[at], before, self.path.last_ups[before])
             if joining and path is None:
                 path = self._part(at, before)
             skips += [self._part(at, other) for other in joining]
         names = ["skip"] if len(skips) == 1 else [f"skip{i}" for i in range(1, len(skips) + 1)]
-        found = {**dict(zip(names, skips, strict=True)), "path": path}
-        return {name: part for name, part in found.items() if part is not None}
+        parts = {**dict(zip(names, skips, strict=True)), "path": path}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def _part(self, at: int, given: int) -> Part | None:
         """The entry of a node into the operation that makes another; None where it is no map."""
@@ -266,7 +266,7 @@ class _Topology:
             node = max(
                 self.nodes[node].inputs,
                 key=lambda index: (
-                    not self.ways.is_gate(index),
+                    not self.paths.is_gate(index),
                     math.prod(self.graph.extents[index]),
                     index,
                 ),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from unetcam.engine.function_mode import FunctionMode, function_name, tensors_in
 from unetcam.engine.hooks import on_this_thread
 from unetcam.engine.layout import Layout
 from unetcam.engine.state import preserved
@@ -22,7 +22,7 @@ from unetcam.engine.tensors import version_of
 from unetcam.errors import ModelError
 from unetcam.models.io import Inputs, bound, copied, first_of, image_of, others_of
 from unetcam.models.outputs import OutputMap, output_maps, returned_tensors
-from unetcam.models.pixel_tracking import Places, follow, map_places
+from unetcam.models.pixel_tracking import PixelIndices, follow, indices_of_map
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Site:
     count : int
         How many calls of the same function in that run come before.
     positions : tuple of int
-        The place of each of the node's inputs among the tensors that the function is given.
+        The position of each of the node's inputs among the tensors that the function is given.
     """
 
     module: str
@@ -54,7 +54,7 @@ class Node:
     Attributes
     ----------
     index : int
-        Its place in the order of execution.
+        Its position in the order of execution.
     op : str
         The torch function's name.
     inputs : tuple of int
@@ -146,68 +146,81 @@ class Trace:
         return tuple(output.node for output in self.outputs if output.node is not None)
 
 
-class _Recorder(TorchFunctionMode):
-    """Notes every torch function that touches a tensor which came of the input."""
+class _OpenCall(NamedTuple):
+    """A module's run that has not ended: which, from which node on, and the calls before it."""
+
+    name: str
+    run: int
+    start: int
+    counts: Counter[str]
+
+
+class _Recorder(FunctionMode):
+    """Records every torch function that touches a tensor which came of the input."""
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
         self.nodes: list[Node] = []
+        self.calls: list[Call] = []
         self._dims, self._batch = image.ndim - 2, len(image)
         self._of: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
-        self._places: MutableMapping[Tensor, Places] = WeakTensorKeyDictionary()
+        self._pixels: MutableMapping[Tensor, PixelIndices] = WeakTensorKeyDictionary()
         self._counts: Counter[str] = Counter()
         self._runs: Counter[str] = Counter()
-        self._open: list[tuple[str, int, Counter[str]]] = []
+        self._open: list[_OpenCall] = []
 
-    def enter(self, module: str) -> None:
-        """A module's run begins."""
-        self._open.append((module, self._runs[module], self._counts.copy()))
-        self._runs[module] += 1
+    def enter(self, name: str, module: nn.Module, args: Any) -> None:
+        """A module's run begins: its forward pre-hook, given the module's name."""
+        self._open.append(_OpenCall(name, self._runs[name], len(self.nodes), self._counts.copy()))
+        self._runs[name] += 1
 
-    def leave(self) -> None:
-        """The innermost module's run ends."""
-        self._open.pop()
+    def leave(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
+        """The innermost module's run ends: its forward hook, given the module's name."""
+        opened = self._open.pop()
+        sources = self.known(args)
+        for tensor in tensors_in(result):
+            # What the mode can't see into (scripted code) still joins its input and output.
+            if sources and not self.known(tensor):
+                self.record(tensor, "opaque", sources, self.as_map(tensor))
+        single = isinstance(result, Tensor)
+        made = self.known(result)
+        self.calls.append(Call(name, len(self._open), opened.start, len(self.nodes), made, single))
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
         inputs = self.known((args, kwargs))
-        versions = {id(tensor): version_of(tensor) for tensor in _tensors((args, kwargs))}
-        name = getattr(func, "__name__", str(func))
+        versions = {id(tensor): version_of(tensor) for tensor in tensors_in((args, kwargs))}
+        name = function_name(function)
         site = self._site(name, args, kwargs)
         self._counts[name] += 1
-        result = func(*args, **kwargs)
+        result = function(*args, **kwargs)
         if inputs:
             # An item assignment returns nothing: it makes its first argument anew.
-            made = list(_tensors(args[0] if name == "__setitem__" else result))
-            places = follow(
-                func, name, args, kwargs, made, self._places.get, self._dims, self._batch
+            made = list(tensors_in(args[0] if name == "__setitem__" else result))
+            followed = follow(
+                function, name, args, kwargs, made, self._pixels.get, self._dims, self._batch
             )
-            for tensor, at in zip(made, places, strict=True):
+            for tensor, at in zip(made, followed, strict=True):
                 # An operation that hands its input on untouched (dropout) makes nothing.
                 if versions.get(id(tensor), -1) != version_of(tensor):
-                    self.note(tensor, name, inputs, at, site)
+                    self.record(tensor, name, inputs, at, site)
         return result
 
     def _site(self, name: str, args: Any, kwargs: Any) -> Site | None:
         if not self._open:
             return None
-        module, run, before = self._open[-1]
-        given = enumerate(_tensors((args, kwargs)))
-        positions = tuple(place for place, tensor in given if tensor in self._of)
-        return Site(module, run, self._counts[name] - before[name], positions)
+        inside = self._open[-1]
+        given = enumerate(tensors_in((args, kwargs)))
+        positions = tuple(position for position, tensor in given if tensor in self._of)
+        return Site(inside.name, inside.run, self._counts[name] - inside.counts[name], positions)
 
-    def note(
+    def record(
         self,
         tensor: Tensor,
         op: str,
         inputs: tuple[int, ...],
-        at: Places | None,
+        at: PixelIndices | None,
         site: Site | None = None,
     ) -> int:
         shape = tuple(tensor.shape)
@@ -216,27 +229,23 @@ class _Recorder(TorchFunctionMode):
         self.nodes.append(node)
         self._of[tensor] = node.index
         if at is not None:
-            self._places[tensor] = at
+            self._pixels[tensor] = at
         else:
-            self._places.pop(tensor, None)
+            self._pixels.pop(tensor, None)
         return node.index
 
-    def as_map(self, tensor: Tensor) -> Places | None:
-        """The places of a tensor of unknown origin: those of a map if it has a map's shape."""
+    def as_map(self, tensor: Tensor) -> PixelIndices | None:
+        """The indices of a tensor of unknown origin: those of a map if it has a map's shape."""
         is_map = tensor.ndim == self._dims + 2 and tensor.shape[0] == self._batch
-        return map_places(tensor.shape) if is_map else None
+        return indices_of_map(tensor.shape) if is_map else None
 
     def layout_of(self, tensor: Tensor) -> Layout | None:
         """How a tensor was seen to hold its map; None where that isn't known."""
-        at = self._places.get(tensor)
+        at = self._pixels.get(tensor)
         return None if at is None else at.layout
 
     def known(self, values: Any) -> tuple[int, ...]:
-        return tuple(self._of[tensor] for tensor in _tensors(values) if tensor in self._of)
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+        return tuple(self._of[tensor] for tensor in tensors_in(values) if tensor in self._of)
 
 
 #: Lists the returned tensors that can be the logits, given how tensors hold their pixels.
@@ -295,41 +304,18 @@ def _recorded(
 ) -> Trace:
     image = image_of(given)
     recorder = _Recorder(image)
-    calls: list[Call] = []
-    open_calls: list[int] = []
-
-    def enter(name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(module: nn.Module, args: Any) -> None:
-            recorder.enter(name)
-            open_calls.append(len(recorder.nodes))
-
-        return hook
-
-    def leave(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, result: Any) -> None:
-            recorder.leave()
-            start, depth = open_calls.pop(), len(open_calls)
-            sources = recorder.known(args)
-            for tensor in _tensors(result):
-                # What the mode can't see into (scripted code) still joins its input and output.
-                if sources and not recorder.known(tensor):
-                    recorder.note(tensor, "opaque", sources, recorder.as_map(tensor))
-            single = isinstance(result, Tensor)
-            end = len(recorder.nodes)
-            calls.append(Call(name, depth, start, end, recorder.known(result), single))
-
-        return hook
-
     with ExitStack() as stack:
         stack.enter_context(preserved(model))
         stack.enter_context(torch.no_grad())
         for name, module in model.named_modules():
-            stack.callback(module.register_forward_pre_hook(on_this_thread(enter(name))).remove)
-            stack.callback(module.register_forward_hook(on_this_thread(leave(name))).remove)
+            enter = on_this_thread(partial(recorder.enter, name))
+            leave = on_this_thread(partial(recorder.leave, name))
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
         run = bound(model, given)
         stack.enter_context(recorder)
         start, *_ = [
-            recorder.note(tensor, "input", (), recorder.as_map(tensor))
+            recorder.record(tensor, "input", (), recorder.as_map(tensor))
             for tensor in (image, *others_of(given))
         ]
         try:
@@ -342,8 +328,8 @@ def _recorded(
         known = [recorder.known(tensor) for tensor in tensors]
         layouts = {id(tensor): recorder.layout_of(tensor) for tensor in tensors}
     with torch.no_grad():
-        found = find_outputs(returned, image, lambda tensor: layouts.get(id(tensor)))
+        maps = find_outputs(returned, image, lambda tensor: layouts.get(id(tensor)))
     outputs = tuple(
-        replace(one, node=known[one.position][0] if known[one.position] else None) for one in found
+        replace(one, node=known[one.position][0] if known[one.position] else None) for one in maps
     )
-    return Trace(tuple(recorder.nodes), tuple(calls), start, outputs)
+    return Trace(tuple(recorder.nodes), tuple(recorder.calls), start, outputs)

@@ -52,7 +52,7 @@ def _edges(shape: Sequence[int], start: Tensor, end: Tensor) -> tuple[Tensor, Te
     """Pairs of runs that touch across lines, each pair at least once.
 
     Runs are in raster order, so those of one line that a stretch of pixels touches follow each
-    other, and the first and the last of them are found by bisection.
+    other, and the first and the last of them come by bisection.
     """
     *lines, width = shape
     line = start // width
@@ -178,7 +178,7 @@ def label_components(mask: Tensor) -> Tensor:
 
 
 def connected_components(mask: Tensor) -> Components:
-    """Count, size and place of the components of a batch of masks.
+    """Count, size and centre of the components of a batch of masks.
 
     Pixels that share a face, an edge or a corner are connected: 8 neighbours in an image, 26
     in a volume.
@@ -237,9 +237,9 @@ def connected_components(mask: Tensor) -> Components:
     winner = torch.where(some, runs - 1 - best % runs, 0)
     largest = torch.where(some, best // runs, 0)
 
-    place = torch.stack(torch.unravel_index(start % mask[0].numel(), tuple(spatial))).double()
-    place[-1] += (length - 1) / 2
-    sums = torch.zeros_like(place).scatter_add_(1, root.expand_as(place), place * length)
+    centre = torch.stack(torch.unravel_index(start % mask[0].numel(), tuple(spatial))).double()
+    centre[-1] += (length - 1) / 2
+    sums = torch.zeros_like(centre).scatter_add_(1, root.expand_as(centre), centre * length)
     centroid = torch.where(some, sums[:, winner] / largest.clamp(min=1), torch.nan).T
     return Components(
         count=zero.scatter_add(0, row, is_root.long()),

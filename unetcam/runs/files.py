@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from unetcam.errors import RunError
 
 TEMPORARY = ".tmp-unetcam"
+
+#: What file systems say that know no locks, as some network drives.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -67,48 +72,47 @@ def remove_tree(folder: Path) -> None:
 class FolderLock:
     """A lock on a folder that ends with the process, however it ends.
 
-    Two processes that write one run would delete each other's parts; the second is told so.
-    Where the file system knows no locks (some network drives), there is none.
+    Two processes that write one run would delete each other's parts; the second is told so at
+    once. A forked child does not hold its parent's lock, and what a killed process left behind
+    locks nothing.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    RunError
+        For a folder that another process is writing, that can't be written or locked, and for none.
     """
 
     NAME = ".unetcam-lock"
-    _held: ClassVar[weakref.WeakSet[FolderLock]] = weakref.WeakSet()
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / self.NAME
-        self._handle = self._path.open("a+b")
+        if not folder.is_dir():  # which would be made
+            raise RunError(f"There is no folder '{folder}': name one that is there.")
+        # Any thread may let go of it; a soft lock, which is a mere file, would outlive a kill.
+        self._lock = FileLock(folder / self.NAME, thread_local=False, fallback_to_soft=False)
         try:
-            _lock(self._handle.fileno())
-        except BlockingIOError:
-            self._handle.close()
+            self._lock.acquire(blocking=False)
+        except Timeout:
             raise RunError(
                 f"Another process is writing '{folder}' now: wait for it, or choose another folder."
             ) from None
-        except OSError:
-            pass
-        self._held.add(self)
-
-    @classmethod
-    def let_go_in_child(cls) -> None:
-        """A forked reader must not hold its parent's locks: it may outlive it."""
-        for lock in cls._held:
-            lock._handle.close()
+        except OSError as error:
+            why = error.strerror or error
+            if error.errno in _NO_LOCKS:
+                raise RunError(
+                    f"'{folder}' lies on a drive whose files can't be locked ({why}): choose a "
+                    "folder on another drive, and copy the run when it is finished."
+                ) from error
+            raise RunError(
+                f"'{folder}' can't be written ({why}): choose a folder that can."
+            ) from error
 
     def release(self) -> None:
         """Give the folder free and remove the lock's file."""
-        if not self._handle.closed:
-            with suppress(OSError):
-                self._path.unlink()
-            self._handle.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=FolderLock.let_go_in_child)
-
-
-def _lock(descriptor: int) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        return
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if self._lock.is_locked:
+            with suppress(OSError):  # Windows removes no open file
+                Path(self._lock.lock_file).unlink()
+            self._lock.release()

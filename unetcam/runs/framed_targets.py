@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unetcam.data import Frame, Item
+from unetcam.resizing import nearest
 from unetcam.runs.spec import TargetKind
 from unetcam.targets import (
     BoundaryErrors,
@@ -88,7 +88,7 @@ class ImageArea(RegionScore):
         return f"class {self.class_index} in the image"
 
     @property
-    def place(self) -> str:
+    def region_name(self) -> str:
         return "the image"
 
     def region(self, logits: Tensor) -> Tensor:
@@ -119,8 +119,4 @@ class FramedTruth(Target):
 
 def _at_size_of(logits: Tensor, mask: Tensor) -> Tensor:
     """The mask, by nearest neighbour, at the size of logits that are smaller than the input."""
-    size = logits.shape[2:]
-    if mask.shape[1:] == size:
-        return mask
-    resized = F.interpolate(mask[:, None].double(), size=size, mode="nearest-exact")[:, 0]
-    return resized.to(mask.dtype)
+    return nearest(mask, logits.shape[2:])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
 
-import pandas as pd
-import torch
-
-from unetcam.data import Item, Skipped
-from unetcam.errors import LayerError, ModelError, RunError, UnetcamError
+from unetcam.errors import RunError
 from unetcam.measures.null import null_sample
+from unetcam.runs.chunk import Chunk
 from unetcam.runs.explain import Explainer
-from unetcam.runs.prepare import NO_MASK, Plan, evaluated
+from unetcam.runs.prepare import Plan, evaluated
+from unetcam.runs.progress import Progress, Silent
 from unetcam.runs.read_ahead import read_ahead
 from unetcam.runs.run import Run
 from unetcam.runs.store import RunStore
@@ -22,56 +20,15 @@ from unetcam.runs.store import RunStore
 SMALLEST_CHUNK = 16
 BATCHES_IN_A_CHUNK = 4
 
-
 #: What a person is told where something of a run's folder was damaged.
+MULTI_LABEL = (
+    "The network's classes are read each on its own (head='sigmoid'): a pixel is predicted as each "
+    "class whose logit is above zero, as several or as none."
+)
 REPAIRED = (
     "Files of this run were damaged between its start and its end; what could not be read was "
     "explained again."
 )
-
-
-class Progress(Protocol):
-    """Somebody who is told how a run goes on."""
-
-    def step(self, text: str) -> None:
-        """A step of unknown length begins."""
-
-    def begin(self, total: int, done: int) -> None:
-        """`total` images are to be explained, `done` of them were before."""
-
-    def advance(self, images: int) -> None:
-        """So many images more are done, explained or skipped."""
-
-    def within(self, done: int, total: int) -> None:
-        """Of the image at work, so many tiles of so many are done."""
-
-    def skipped(self, one: Skipped) -> None:
-        """An image could not be used."""
-
-    def note(self, text: str) -> None:
-        """Something that a person should know."""
-
-
-class Silent:
-    """A progress that says nothing."""
-
-    def step(self, text: str) -> None:
-        """Say nothing."""
-
-    def begin(self, total: int, done: int) -> None:
-        """Say nothing."""
-
-    def advance(self, images: int) -> None:
-        """Say nothing."""
-
-    def within(self, done: int, total: int) -> None:
-        """Say nothing."""
-
-    def skipped(self, one: Skipped) -> None:
-        """Say nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
 
 
 def execute(
@@ -131,11 +88,18 @@ def execute(
         else:
             for one in plan.skipped:
                 progress.skipped(one)
+            if plan.spec.head == "sigmoid":
+                progress.note(MULTI_LABEL)
             for remark in plan.source.remarks:
                 progress.note(remark)
             with evaluated(plan.network.module):
                 _explain_all(plan, store, workers, progress)
-            remarks = [*plan.source.remarks, *([REPAIRED] if store.damaged else [])]
+            remarks = [
+                *plan.network.remarks,
+                *([MULTI_LABEL] if plan.spec.head == "sigmoid" else []),
+                *plan.source.remarks,
+                *([REPAIRED] if store.damaged else []),
+            ]
             store.update(remarks=remarks)
             store.finish(plan.skipped, {"images": len(plan.samples) + len(plan.skipped)})
         run = Run.load(out)
@@ -179,98 +143,12 @@ def _explain_all(plan: Plan, store: RunStore, workers: int, progress: Progress) 
         return
     null_images = [plan.samples[at].id for at in null_sample(count)]
     explainer = Explainer(plan.network, spec, progress.within, null_images)
-    with closing(read_ahead(plan.dataset(), left, workers)) as entries, explainer:
+    with (
+        closing(read_ahead(plan.dataset(), left, workers)) as entries,
+        explainer,
+        ThreadPoolExecutor(1, "unetcam-measures") as measuring,
+    ):
         for number, part in todo:
-            rows, failed = _Chunk(explainer, batch_size, progress).run(entries, len(part))
+            chunk = Chunk(explainer, batch_size, progress, measuring)
+            rows, failed = chunk.run(entries, len(part))
             store.append(number, rows, failed)
-
-
-class _Chunk:
-    """Explains one part's images, in batches of one shape."""
-
-    def __init__(self, explainer: Explainer, batch_size: int, progress: Progress) -> None:
-        self._explainer, self._batch_size, self._progress = explainer, batch_size, progress
-        self._waiting: dict[tuple[int, ...], list[tuple[int, Item]]] = {}
-        self._tables: list[tuple[int, pd.DataFrame]] = []
-        self._failed: list[tuple[int, Skipped]] = []
-
-    def run(
-        self, entries: Iterator[Item | Skipped], count: int
-    ) -> tuple[pd.DataFrame, list[Skipped]]:
-        for position in range(count):
-            entry = next(entries)
-            if isinstance(entry, Skipped):
-                self._fail(position, entry)
-                continue
-            if entry.prepared.mask is None:
-                self._fail(position, Skipped(entry.sample.id, entry.sample.file, NO_MASK))
-                continue
-            batch = self._waiting.setdefault(tuple(entry.prepared.image.shape), [])
-            batch.append((position, entry))
-            if len(batch) == self._batch_size:
-                self._explain(self._waiting.pop(tuple(entry.prepared.image.shape)))
-        for batch in list(self._waiting.values()):
-            self._explain(batch)
-        return self._result()
-
-    def _result(self) -> tuple[pd.DataFrame, list[Skipped]]:
-        failed = [one for _, one in sorted(self._failed, key=lambda pair: pair[0])]
-        tables = [table.assign(_at=at) for at, table in self._tables]
-        if not tables:
-            return pd.DataFrame(), failed
-        rows = pd.concat(tables, ignore_index=True).sort_values("_at", kind="stable")
-        return rows.drop(columns="_at").reset_index(drop=True), failed
-
-    def _fail(self, position: int, one: Skipped) -> None:
-        self._failed.append((position, one))
-        self._progress.skipped(one)
-        self._progress.advance(1)
-
-    def _explain(self, batch: Sequence[tuple[int, Item]]) -> None:
-        reason = self._tried(batch)
-        if reason is None:
-            self._progress.advance(len(batch))
-        elif len(batch) > 1:  # find the guilty image; the others are explained alone
-            for one in batch:
-                self._explain([one])
-        else:
-            ((position, item),) = batch
-            self._fail(position, Skipped(item.sample.id, item.sample.file, reason))
-
-    def _tried(self, batch: Sequence[tuple[int, Item]]) -> str | None:
-        """Explain a batch; the reason where that fails.
-
-        Nothing of the failed attempt, which may have filled the memory, outlives this call.
-        """
-        try:
-            table = self._explainer.rows([item for _, item in batch])
-        except (LayerError, ModelError):
-            raise
-        except Exception as error:
-            _raise_if_hopeless(error)
-            return reason_of(error)
-        at = {item.sample.id: position for position, item in batch}
-        self._tables += [(at[str(name)], t) for name, t in table.groupby("image", sort=False)]
-        return None
-
-
-def reason_of(error: Exception) -> str:
-    """Why an image could not be explained, in one sentence."""
-    if isinstance(error, UnetcamError):
-        return str(error)
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return (
-            "It does not fit into memory: explain it in tiles, make images smaller, or use another "
-            "device."
-        )
-    first = (str(error).strip().splitlines() or ["no message"])[0]
-    return f"The network failed on it ({type(error).__name__}: {first.rstrip('.')})."
-
-
-def _raise_if_hopeless(error: Exception) -> None:
-    """After a CUDA error the device is of no use to this process: no further image would do."""
-    if "CUDA error" in str(error) and not isinstance(error, torch.cuda.OutOfMemoryError):
-        raise RunError(
-            f"The device failed ({str(error).splitlines()[0]}): start the same command again, and "
-            "the run goes on where it stopped."
-        ) from error

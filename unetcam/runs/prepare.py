@@ -108,6 +108,7 @@ def open_network(
             model_args=spec.model_args,
             key=spec.key,
             allow_pickle=spec.allow_pickle,
+            partial=spec.partial,
             device=spec.device,
             channels=spec.channels,
             size=spec.size,
@@ -147,7 +148,7 @@ def evaluated(model: nn.Module) -> Iterator[None]:
 
 def _check_own_device(spec: Spec, device: torch.device) -> None:
     """A network in memory is nobody's to move but its owner's."""
-    for name in ("checkpoint", "model_args", "key", "allow_pickle"):
+    for name in ("checkpoint", "model_args", "key", "allow_pickle", "partial"):
         if getattr(spec, name):
             raise RunError(
                 f"A network in memory is explained as it is: leave out {name}=, or name the "
@@ -225,14 +226,7 @@ def prepare(spec: Spec, model: nn.Module | LoadedModel | None = None, data: Any 
     UnetcamError
         One sentence: the first thing that is wrong, before anything is written.
     """
-    method = methods.get(spec.method)
-    method.check()
-    if not method.per_target:
-        raise RunError(
-            f"The method '{spec.method}' has maps of channels, and a report measures one for each "
-            "class: choose another method, or look at the maps with `unetcam map`.",
-            option="method",
-        )
+    methods.get(spec.method).check()
     if model is None:
         choose_device(spec.device)
     if data is None:
@@ -280,6 +274,8 @@ def settle(spec: Spec, network: LoadedModel, source: Source | None = None) -> Sp
         overlap=overlap,
         stride=network.stride,
         dims=network.dims,
+        # None is a softmax, as in runs of versions that knew no other head.
+        head=spec.head or ("sigmoid" if network.head == "sigmoid" else None),
     )
     prepared = settled.preprocessing
     return settled.prepared_by(prepared if source is None else source.settled(prepared))

@@ -46,9 +46,11 @@ class Spec:
     checkpoint : str or None
         The file with the weights.
     key : str or None
-        Where the state dict lies inside the checkpoint.
+        Where the state dict lies inside the checkpoint, or the prefix of its names.
     allow_pickle : bool
         Whether a checkpoint may run code of its own.
+    partial : bool
+        Whether weights that the checkpoint lacks stay as the factory made them.
     device : str
         "auto", "cpu", "cuda" or "cuda:1"; the device's type in a settled spec.
     channels : int or None
@@ -100,6 +102,9 @@ class Spec:
         Images in one pass (rounding depends on it); None: 4, and 1 for volumes and tiles.
     amp : bool
         Whether the network runs in mixed precision.
+    head : {"softmax", "sigmoid"} or None
+        Whether a pixel belongs to one class or to each whose logit is above zero; None: as the
+        network ends, in a softmax where that can't be told.
     tile : tuple of int or None
         Sides of the tiles in which images are explained; None: whole.
     overlap : int or None
@@ -138,6 +143,7 @@ class Spec:
     checkpoint: str | None = _origin()
     key: str | None = _origin()
     allow_pickle: bool = _origin(False)
+    partial: bool = _origin(False)
     device: str = "auto"
     channels: int | None = None
     classes: ClassTable | None = None
@@ -168,6 +174,7 @@ class Spec:
     seed: int = 0
     batch_size: int | None = None
     amp: bool = False
+    head: Literal["softmax", "sigmoid"] | None = None
     tile: tuple[int, ...] | None = None
     overlap: int | None = None
     strides: tuple[int, ...] | None = None
@@ -196,6 +203,12 @@ class Spec:
             raise RunError(
                 f"A band of {self.band:g} pixels can't hold a pixel: use a width of 1 or more.",
                 option="band",
+            )
+        if self.head not in (None, "softmax", "sigmoid"):
+            raise RunError(
+                f"There is no head '{self.head}': use softmax, where a pixel belongs to one class, "
+                "or sigmoid, where it may belong to several or none.",
+                option="head",
             )
         if not 0 < self.threshold <= 1:
             raise RunError(

@@ -92,9 +92,9 @@ class RunStore:
             raise RunError(f"'{folder}' is a file: name a folder for the run.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FolderLock(folder)
         except OSError as error:
             raise RunError(f"'{folder}' can't be written: {error.strerror or error}.") from error
+        self._lock = FolderLock(folder)
         try:
             self.state: State = self._claim(force, beside)
             self._start(command)

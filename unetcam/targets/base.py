@@ -130,10 +130,12 @@ class RegionScore(Target):
 
     @property
     def name(self) -> str:
-        return self.title if self._frame is None else f"{self.title} within {self._frame.place}"
+        return (
+            self.title if self._frame is None else f"{self.title} within {self._frame.region_name}"
+        )
 
     @property
-    def place(self) -> str:
+    def region_name(self) -> str:
         """The name of the region alone."""
         return self.name
 
@@ -261,7 +263,7 @@ class Region(RegionScore):
         return f"class {self.class_index} in a region"
 
     @property
-    def place(self) -> str:
+    def region_name(self) -> str:
         return "a region"
 
     def check(self, logits: Tensor) -> None:

@@ -122,10 +122,10 @@ class Pixel(RegionScore):
 
     @property
     def title(self) -> str:
-        return f"class {self.class_index} at {self.place}"
+        return f"class {self.class_index} at {self.region_name}"
 
     @property
-    def place(self) -> str:
+    def region_name(self) -> str:
         return f"pixel {self._index}"
 
     def check(self, logits: Tensor) -> None:
@@ -208,10 +208,10 @@ class Box(RegionScore):
 
     @property
     def title(self) -> str:
-        return f"class {self.class_index} in {self.place}"
+        return f"class {self.class_index} in {self.region_name}"
 
     @property
-    def place(self) -> str:
+    def region_name(self) -> str:
         axes = zip("zyx"[-len(self._ranges) :], self._ranges, strict=True)
         return f"box {' '.join(f'{axis} {first}:{end}' for axis, (first, end) in axes)}"
 

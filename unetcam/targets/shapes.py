@@ -67,12 +67,12 @@ class Component(_Shaped):
         The region: of another target, as in ``of=FalsePositives(2, truth)``, or a mask. What is
         predicted as the class by default.
     index : int, optional
-        The place in raster order of the components' first pixels, from zero.
+        The number in raster order of the components' first pixels, from zero.
     point : tuple of int, optional
         A pixel of the component, (y, x) or (z, y, x); where it is not in the region there is no
         component.
     rank : int, optional
-        The place by size, the largest being 0; of equally large ones the first in raster order
+        The number by size, the largest being 0; of equally large ones the first in raster order
         comes first.
     on, head, within
         See :class:`RegionScore`.
@@ -80,7 +80,7 @@ class Component(_Shaped):
     Raises
     ------
     TargetError
-        For more than one way to choose, for a negative place, and for a point outside the logits.
+        For more than one choice, for a negative number, and for a point outside the logits.
 
     Examples
     --------
@@ -99,15 +99,15 @@ class Component(_Shaped):
         given = [n for n in ("index", "point", "rank") if getattr(self, n) is not None]
         if len(given) > 1:
             raise TargetError(
-                f"A component is chosen in one way, and {' and '.join(given)} were given: leave "
-                "all but one out."
+                f"A component is chosen by one of index, rank and point, and {' and '.join(given)} "
+                "were given: leave all but one out."
             )
         if not given:
             self._set("rank", 0)
         for name in ("index", "rank"):
-            place = getattr(self, name)
-            if place is not None and place < 0:
-                raise TargetError(f"{name}={place} is no place among components: count from 0.")
+            number = getattr(self, name)
+            if number is not None and number < 0:
+                raise TargetError(f"{name}={number} is no number of a component: count from 0.")
         if self.point is not None:
             self._set("point", tuple(int(i) for i in self.point))
 
@@ -119,7 +119,7 @@ class Component(_Shaped):
             which = f"component {self.index}"
         else:
             which = f"component {self.rank} by size" if self.rank else "largest component"
-        return f"class {self.class_index} in the {which} of {self._source.place}"
+        return f"class {self.class_index} in the {which} of {self._source.region_name}"
 
     def check(self, logits: Tensor) -> None:
         super().check(logits)
@@ -193,7 +193,7 @@ class Band(_Shaped):
     @property
     def title(self) -> str:
         which = "band" if self.side == "both" else f"{self.side} band"
-        return f"class {self.class_index} in the {which} of {self._source.place}"
+        return f"class {self.class_index} in the {which} of {self._source.region_name}"
 
     def region(self, logits: Tensor) -> Tensor:
         counted = self._source.counted(logits)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unetcam.cam import UNetCAM
 from unetcam.data import Item, Skipped
-from unetcam.errors import DataError, LayerError, UnetcamError
+from unetcam.errors import DataError, LayerError
 from unetcam.interventions.weights import WeightedModules, randomised, weighted_modules
 from unetcam.measures.sanity import PAIRS, Similarity, different_pairs, judge
 from unetcam.methods import registry
@@ -99,7 +99,7 @@ def check(
     _require_images(images, truth)
     names = list(dict.fromkeys(methods))
     for name in names:
-        _require_per_target(name)
+        registry.get(name).check()
     loaded = LoadedModel.of(model, images[:1])
     layer_names, modules = _look(loaded, images[:1], layers)
     logits = torch.cat([loaded.logits(images[part]) for part in _batches(images)])
@@ -319,14 +319,4 @@ def _require_images(images: Tensor, truth: Tensor | None) -> None:
             f"truth= has the shape {tuple(truth.shape)}: give class indices of the images' shape "
             f"{(len(images), *images.shape[2:])}.",
             option="truth",
-        )
-
-
-def _require_per_target(name: str) -> None:
-    method = registry.get(name)
-    method.check()
-    if not method.per_target:
-        raise UnetcamError(
-            f"The method '{name}' has maps of channels and none of a target: check another one.",
-            option="methods",
         )

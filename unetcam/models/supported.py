@@ -1,11 +1,12 @@
-"""Taking a network out of what wraps it, and telling one that can't be hooked."""
+"""Which networks are supported: out of what wraps them, and what is said of one that fails."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from unetcam.errors import ModelError
+from unetcam.errors import ModelError, reason
+from unetcam.models.io import Inputs, image_of
 
 
 def check_supported(model: nn.Module) -> None:
@@ -52,3 +53,36 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def failure(module: nn.Module, inputs: Inputs, error: Exception) -> ModelError:
+    """The error of a forward that fails on some images, in one sentence."""
+    shape = tuple(image_of(inputs).shape)
+    first = first_convolution(module)
+    channels = None if first is None else first.in_channels
+    if channels is not None and channels != shape[1]:
+        last = " (the channels seem to come last)" if shape[-1] == channels else ""
+        return ModelError(
+            f"The model's first convolution takes images of {channels} channels, and these, "
+            f"of shape {shape}, have {shape[1]}{last}: give images (B, C, *spatial) as in "
+            "training, with channels= where the model is loaded.",
+            option="channels",
+        )
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return ModelError(
+            "The model's weights are placeholders on the meta device, which hold no values "
+            f"({reason(error)}): load the weights before it is explained."
+        )
+    return ModelError(
+        f"The model's forward fails on images of shape {shape} ({reason(error)}): give what "
+        "it takes, with channels= and size= where the model is loaded.",
+        option=("channels", "size"),
+    )
+
+
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
+
+def first_convolution(module: nn.Module) -> nn.Conv2d | nn.Conv3d | None:
+    """The first convolution, which tells the images' channels; None without one."""
+    return next((one for one in module.modules() if isinstance(one, _CONVOLUTIONS)), None)
