@@ -33,7 +33,6 @@ class StageUnused(Kind):
     )
     turn: Turn = "reliance"
     limit = 0.998
-    margin = 0.02  # what is lost without one of the others is ten times what may be lost here
     grave = (2.0, 2.0)  # always low: nothing is predicted wrongly because of it
 
     def expected_forwards(self, exam: Examination) -> int:
