@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from benchmark_peers import unetcam, unetcam_plain
@@ -18,173 +15,72 @@ from benchmark_plots import curves
 from benchmark_timing import Setting, Task, Work, alternate, goal, ratio, seconds, table, times_as
 from torch import Tensor
 
-import unetcam.models.tapped_model as network_room
 from unetcam import UNetCAM
-from unetcam.engine import Request, backward, conv_backward
-from unetcam.engine.conv_backward import Branch, Plan
-from unetcam.engine.logits_conv import Head
-from unetcam.engine.shortcuts import Shortcuts
-from unetcam.targets import Region
+from unetcam.engine.request import SHORTCUTS, Shortcut
+from unetcam.targets import ClassScore, Region
 
 # -- the shortcuts, each switched off alone --------------------------------------------------
 
-Reached = list[str]
+
+class Taken(frozenset[Shortcut]):
+    """Shortcuts that the engine takes, and the names that it looked for."""
+
+    asked: set[object]
+
+    def __new__(cls, taken: Iterable[Shortcut]) -> Taken:
+        """Of the names of the shortcuts that are taken."""
+        made = super().__new__(cls, taken)
+        made.asked = set()
+        return made
+
+    def __contains__(self, name: object) -> bool:
+        """Whether it is taken."""
+        self.asked.add(name)
+        return super().__contains__(name)
 
 
-@contextmanager
-def without_skips(reached: Reached) -> Iterator[None]:
-    """Also ask for the gradient towards the tensors that need none, and throw it away."""
-
-    class WithSkips(Shortcuts):
-        def _needed(self, whole: Tensor, *, foldable: bool) -> list[tuple[Tensor, Branch]]:
-            needed = super()._needed(whole, foldable=foldable)
-            cat = self._cats.get(whole)
-            start = 0
-            for tensor in cat or ():
-                if not tensor.requires_grad:
-                    reached.append("skip")
-                    needed.append((tensor, Branch(tensor.shape, start, tensor.dtype)))
-                start += tensor.shape[1]
-            return needed
-
-    with patch.object(backward, "Shortcuts", WithSkips):
-        yield
+class NothingToSwitchOffError(RuntimeError):
+    """A shortcut was never looked for, as the work has no use for it."""
 
 
-@contextmanager
-def without_deepest_sum(reached: Reached) -> Iterator[None]:
-    """Compute the deepest layer's gradient, and not only its sum."""
-
-    class WithoutLeaf(Shortcuts):
-        def leaf(self, tensor: Tensor) -> None:
-            reached.append("leaf")
-
-    with patch.object(backward, "Shortcuts", WithoutLeaf):
-        yield
-
-
-@contextmanager
-def without_head(reached: Reached) -> Iterator[None]:
-    """Send the zeros of the other classes through the head as well."""
-
-    class WithoutHead(Shortcuts):
-        def head(self, logits: Tensor) -> Head:
-            reached.append("head")
-            return Head(None)
-
-    with patch.object(backward, "Shortcuts", WithoutHead):
-        yield
-
-
-@contextmanager
-def without_normalisation(reached: Reached) -> Iterator[None]:
-    """Leave the normalisations to autograd."""
-
-    class WithoutFolding(Shortcuts):
-        def _normalise(self, *args: Any, **kwargs: Any) -> None:
-            reached.append("normalise")
-
-    with patch.object(backward, "Shortcuts", WithoutFolding):
-        yield
-
-
-@contextmanager
-def without_enlargement(reached: Reached) -> Iterator[None]:
-    """Leave the nearest-neighbour upsampling to autograd."""
-
-    class WithoutFolding(Shortcuts):
-        def _needed(self, whole: Tensor, *, foldable: bool) -> list[tuple[Tensor, Branch]]:
-            reached.append("enlargement")
-            return super()._needed(whole, foldable=False)
-
-    with patch.object(backward, "Shortcuts", WithoutFolding):
-        yield
-
-
-class _Unmirrored(Plan):
-    def is_mirrored(self) -> bool:
-        return False
-
-
-@contextmanager
-def without_mirror(reached: Reached) -> Iterator[None]:
-    """Leave the convolutions' backward to torch's own routine, where nothing is enlarged."""
-    kept = conv_backward.whole_gradient
-
-    def plain(grad: Tensor, branch: Branch, plan: Plan) -> Tensor:
-        reached.append("mirror")
-        return kept(grad, branch, _Unmirrored(**{f.name: getattr(plan, f.name) for f in _FIELDS}))
-
-    with patch.object(conv_backward, "whole_gradient", plain):
-        yield
-
-
-_FIELDS = fields(Plan)
-
-
-@contextmanager
-def without_channels_last(reached: Reached) -> Iterator[None]:
-    """Hand the images on as they are."""
-
-    def plain(*args: Any, **kwargs: Any) -> Any:
-        reached.append("channels last")
-        return replace(Request(*args, **kwargs), channels_last=False)
-
-    with patch.object(network_room, "Request", plain):
-        yield
-
-
-@contextmanager
-def without_span(reached: Reached) -> Iterator[None]:
-    """Go backward for every class, however narrow the head."""
-
-    def never(*_: Any) -> None:
-        reached.append("span")
-
-    with patch.object(backward, "statistics_by_span", never):
-        yield
-
-
-@contextmanager
-def without_sharing(reached: Reached) -> Iterator[None]:
-    """Go backward for each target alone."""
-
-    def one(logits: Tensor) -> int:
-        reached.append("sharing")
-        return 1
-
-    with patch.object(backward, "_targets_at_once", one):
-        yield
+def without(shortcut: Shortcut, work: Work, classes: Sequence[int]) -> Any:
+    """Every class and layer in one call, with one shortcut switched off."""
+    cam = UNetCAM(work.model, list(work.layers))
+    cam._tapped.shortcuts = taken = Taken(SHORTCUTS - {shortcut})
+    maps = dict(cam(work.images, [ClassScore(c) for c in classes]).maps)
+    if shortcut not in taken.asked:
+        raise NothingToSwitchOffError(f"Nothing was switched off with '{shortcut}'.")
+    return maps
 
 
 @dataclass(frozen=True)
 class Step:
-    """A shortcut: what it was expected to bring, how it is switched off, and where it applies.
+    """A shortcut: what it was expected to bring, its name in the engine, and where it applies.
 
     Without a task of its own it is measured on the work of the main comparison.
     """
 
     name: str
     expected: str
-    off: Callable[[Reached], contextlib.AbstractContextManager[None]]
+    shortcut: Shortcut
     task: Task | None = None
 
 
 STEPS = (
-    Step("no gradient towards skips", "23 % of the tail's convolution work", without_skips),
-    Step("only the sum at the deepest layer", "17 %", without_deepest_sum),
-    Step("the head takes one class", "8 %", without_head),
-    Step("normalisation folded in", "no figure", without_normalisation),
-    Step("channels last (CPU)", "1.2x, that is 17 %", without_channels_last),
+    Step("no gradient towards skips", "23 % of the tail's convolution work", "skips"),
+    Step("only the sum at the deepest layer", "17 %", "deepest sum"),
+    Step("the head takes one class", "8 %", "head"),
+    Step("normalisation folded in", "no figure", "normalisation"),
+    Step("channels last (CPU)", "1.2x, that is 17 %", "channels last"),
     Step(
         "nearest upsampling folded into the convolution",
         "not foreseen: added",
-        without_enlargement,
+        "enlargement",
     ),
     Step(
         "backward as a convolution with the mirrored kernel (CPU)",
         "not foreseen: added",
-        without_mirror,
+        "mirrored kernel",
     ),
 )
 
@@ -193,13 +89,13 @@ ELSEWHERE = (
     Step(
         "a narrow 1x1 head: a backward for each of its inputs, not for each class",
         "as many times as classes outnumber the head's inputs",
-        without_span,
+        "span",
         Task(classes=117, batch=1, side=48, layers=3, dims=3),
     ),
     Step(
         "small images: targets share a backward",
         "more on a GPU than here",
-        without_sharing,
+        "sharing",
         Task(classes=21, batch=1, side=64),
     ),
 )
@@ -228,16 +124,8 @@ def measure_shortcuts(setting: Setting) -> dict[str, Any]:
         if setting.device == "cuda" and "(CPU)" in step.name:
             continue
         setting.say(f"shortcuts: {step.name}")
-
-        def switched_off(step: Step = step) -> Any:
-            reached: Reached = []
-            with step.off(reached):
-                maps = unetcam(work, everything)
-            if not reached:
-                raise RuntimeError(f"Nothing was switched off with '{step.name}'.")
-            return maps
-
-        _check_same(expected, switched_off(), step.name)
+        switched_off = partial(without, step.shortcut, work, everything)
+        check_same(expected, switched_off(), step.name)
         contenders[step.name] = switched_off
     setting.say("shortcuts: each switched off alone")
     times = alternate(
@@ -262,17 +150,11 @@ def _measure_elsewhere(setting: Setting, step: Step) -> dict[str, Any]:
     task = replace(step.task, classes=9, side=16) if setting.quick else step.task
     work = Work.make(replace(task, device=setting.device))
 
-    def explain(off: bool) -> Any:
-        reached: Reached = []
-        with step.off(reached) if off else contextlib.nullcontext():
-            maps = unetcam(work, range(work.task.classes))
-        if off and not reached:
-            raise RuntimeError(f"Nothing was switched off with '{step.name}'.")
-        return maps
-
-    _check_same(explain(False), explain(True), step.name)
+    everything = range(work.task.classes)
+    on, off = partial(unetcam, work, everything), partial(without, step.shortcut, work, everything)
+    check_same(on(), off(), step.name)
     times = alternate(
-        {"on": partial(explain, False), "off": partial(explain, True)},
+        {"on": on, "off": off},
         setting.rounds(3),
         setting.device,
     )
@@ -285,7 +167,8 @@ def _measure_elsewhere(setting: Setting, step: Step) -> dict[str, Any]:
     }
 
 
-def _check_same(expected: Any, found: Any, name: str) -> None:
+def check_same(expected: Any, found: Any, name: str) -> None:
+    """Raise for maps that differ by more than rounding."""
     for layer, maps in expected.items():
         error = ((found[layer] - maps).abs().max() / maps.abs().max()).item()
         if not error < 1e-4:
@@ -360,7 +243,7 @@ def measure_field(setting: Setting) -> dict[str, Any]:
         many = 3 if setting.quick else 8
         targets = [Region(int(c), m) for c, m in zip(classes[:many], masks[:many], strict=True)]
         direct = cam(work.images, targets)[layer][0]
-        _check_same(
+        check_same(
             {layer: direct},
             {layer: field.region_maps(masks[:many], classes[:many])},
             f"backwards at K = {width}",

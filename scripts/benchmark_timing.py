@@ -136,7 +136,7 @@ class Work:
             )
         else:
             model = UNet3d(task.classes)
-        _spread_statistics(model)
+        spread_statistics(model)
         model = model.eval().to(task.device)
         images = torch.randn(task.batch, 3 if task.dims == 2 else 1, *[task.side] * task.dims)
         images = images.to(task.device)
@@ -146,7 +146,7 @@ class Work:
         return cls(task, model, images, found[-task.layers :])
 
 
-def _spread_statistics(model: nn.Module) -> None:
+def spread_statistics(model: nn.Module) -> None:
     """Batch statistics as a trained network has them, so that folding them in is no identity."""
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):

@@ -10,9 +10,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+
+from unetcam.engine.request import Shortcut
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "benchmark.py"
 SECTIONS = {"main", "targets", "scaling", "shortcuts", "field", "demo"}
@@ -105,3 +107,21 @@ def test_the_page_holds_its_tables_and_plots(written: Path) -> None:
     assert len(plots) == 3
     for plot in plots:
         assert (written / plot).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_each_shortcut_is_measured_on_three_networks(tmp_path: Path) -> None:
+    out = tmp_path / "shortcuts.json"
+    script = SCRIPT.with_name("benchmark_shortcuts.py")
+    command = [sys.executable, str(script), "--quick", "--rounds", "1", "--threads", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--out", str(out)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text(encoding="utf-8"))
+    assert len(results) == 3
+    assert all(is_positive(one["seconds"]) for one in results.values())
+    for name in get_args(Shortcut):
+        assert any(one["saved"][name] is not None for one in results.values()), name
+        assert name in done.stdout

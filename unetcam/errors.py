@@ -16,7 +16,7 @@ class UnetcamError(Exception):
     Parameters
     ----------
     message : str
-        One sentence.
+        One sentence. A capital at its beginning and a stop at its end are put on where they lack.
     option : str or tuple of str
         The options that the message speaks of.
 
@@ -25,10 +25,20 @@ class UnetcamError(Exception):
     >>> error = UnetcamError("It is there: give force=True.", option="force")
     >>> str(error), error.as_flags()
     ('It is there: give force=True.', 'It is there: give --force.')
+    >>> error = UnetcamError("its header is damaged")
+    >>> str(error), error.clause
+    ('Its header is damaged.', 'its header is damaged')
+
+    Attributes
+    ----------
+    options : tuple of str
+    clause : str
+        The message as it was given, without a stop: what another sentence can end with.
     """
 
     def __init__(self, message: str = "", *, option: str | tuple[str, ...] = ()) -> None:
-        super().__init__(message)
+        super().__init__(sentence(message))
+        self.clause = message.rstrip(".")
         self.options = (option,) if isinstance(option, str) else tuple(option)
 
     def as_flags(self) -> str:
@@ -68,6 +78,22 @@ class RunError(UnetcamError, RuntimeError):
     """A run folder that can't be written, continued or compared."""
 
 
+def sentence(text: str) -> str:
+    """Text with a capital at its beginning and a stop at its end.
+
+    What begins with the name of an option, a file or anything but a plain word keeps it.
+
+    Examples
+    --------
+    >>> sentence("the mask is empty; write it again"), sentence("pair='x' is no pattern.")
+    ('The mask is empty; write it again.', "pair='x' is no pattern.")
+    """
+    first, *_ = text.split(maxsplit=1) or [""]
+    if first.isascii() and first.isalpha() and first.islower():
+        text = text[0].upper() + text[1:]
+    return text if not text or text[-1] in ".?!" else text + "."
+
+
 def as_flags(text: str, options: Iterable[str]) -> str:
     """A sentence with these options as flags of the command line.
 
@@ -83,6 +109,28 @@ def as_flags(text: str, options: Iterable[str]) -> str:
         text = re.sub(rf"\b{name}=(?=[\w(\[])", f"{flag} ", text)
         text = re.sub(rf"\b{name}=", flag, text)
     return text
+
+
+_SLIPS = (AttributeError, NameError, AssertionError)
+
+
+def is_own_bug(error: BaseException) -> bool:
+    """Whether an exception tells of a slip in this package's code, and not of what it was given.
+
+    That is a missing attribute, an unknown name or a failed assertion at a line of this package.
+
+    Examples
+    --------
+    >>> is_own_bug(AttributeError("raised nowhere"))
+    False
+    """
+    trace = error.__traceback__
+    if trace is None or not isinstance(error, _SLIPS):
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    module = str(trace.tb_frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 _REASON_LENGTH = 160
@@ -114,7 +162,7 @@ def first_few(listed: Sequence[str], count: int = 3) -> str:
 
 
 def brief(text: str, most: int = 120) -> str:
-    """A name that a file tells, cut and without characters that break a line.
+    r"""A name that a file tells, cut and without characters that break a line.
 
     Examples
     --------

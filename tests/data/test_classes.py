@@ -72,8 +72,8 @@ def test_a_row_called_ignore_is_no_class(tmp_path: Path) -> None:
     [
         ("cell", "needs at least two classes (only 'cell' was given)"),
         ("", "needs at least two classes"),
-        ("a,,b", "a class has no name"),
-        ("a,b,a", "the name a stands for two classes"),
+        ("a,,b", "A class has no name"),
+        ("a,b,a", "The name a stands for two classes"),
     ],
 )
 def test_faults_of_a_spec_are_told(spec: str, reason: str) -> None:
@@ -116,7 +116,7 @@ def test_the_ignore_index_may_not_be_a_class() -> None:
 
 
 def test_an_unknown_name_is_told_with_the_known() -> None:
-    with pytest.raises(DataError, match="there is no class 'c'; the classes are a, b"):
+    with pytest.raises(DataError, match="There is no class 'c'; the classes are a, b"):
         parse_classes("a,b").index("c")
 
 

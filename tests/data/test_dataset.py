@@ -72,9 +72,9 @@ def test_good_samples_give_items_and_bad_ones_their_reason(data: Path) -> None:
     assert items == {"a", "b", "two"}  # grey with alpha is repeated to three channels
     for name, reason in {
         "cut": "'cut.png' can't be read as PNG",
-        "grown": "the mask 'grown.png' has 21 x 30 pixels and its image 20 x 30",
-        "odd": "the mask 'odd.png' holds the unknown value 7",
-        "five": "'five.npy' has 5 bands and the network takes 3",
+        "grown": "The mask 'grown.png' has 21 x 30 pixels and its image 20 x 30",
+        "odd": "The mask 'odd.png' holds the unknown value 7",
+        "five": "'five.npy': the image has 5 bands and the network takes 3",
         "holes": "'holes.npy' holds 3 values that are NaN or infinite",
     }.items():
         entry = entries[name]

@@ -132,7 +132,7 @@ def test_truth_values_and_1_bit_images_are_two_classes(tmp_path: Path) -> None:
 
 def test_unknown_values_are_named_and_counted(tmp_path: Path) -> None:
     path = save_png(tmp_path / "m.png", np.arange(12, dtype=np.uint8).reshape(3, 4))
-    message = "the mask 'm.png' holds the unknown values 3, 4, 5, 6, 7 and 4 more, but the classes"
+    message = "The mask 'm.png' holds the unknown values 3, 4, 5, 6, 7 and 4 more, but the classes"
     with pytest.raises(DataError, match=re.escape(message)):
         read_mask(path, THREE)
 

@@ -74,7 +74,7 @@ def test_ambiguity_is_reported_with_the_candidates(tmp_path: Path) -> None:
     reasons = {entry.id: entry.reason for entry in skipped}
     assert "'a.jpg', 'a.png' share the name" in reasons["a.jpg"]
     assert reasons["a.jpg"] == reasons["a.png"]
-    assert reasons["b"].startswith("the image 'b.png' has 2 masks ('b.png', 'b.tif')")
+    assert reasons["b"].startswith("The image 'b.png' has 2 masks ('b.png', 'b.tif')")
 
 
 def test_an_image_without_a_mask_is_reported(tmp_path: Path) -> None:
@@ -259,11 +259,11 @@ def test_manifests_that_are_none_are_refused(
 def test_what_was_asked_for_has_to_make_sense(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.png", "m.csv", "a.heic")
     for arguments, reason in [
-        ((tmp_path / "gone",), "there is no file or folder 'gone'"),
-        ((tmp_path / "images", tmp_path / "gone"), "there is no file or folder 'gone'"),
+        ((tmp_path / "gone",), "There is no file or folder 'gone'"),
+        ((tmp_path / "images", tmp_path / "gone"), "There is no file or folder 'gone'"),
         ((tmp_path / "images", tmp_path / "m.csv"), "give a folder of masks"),
         ((tmp_path / "a.heic",), "of a kind that isn't read"),
-        ((), "no images were given"),
+        ((), "No images were given"),
     ]:
         with pytest.raises(DataError, match=reason):
             find_samples(*arguments)
@@ -276,11 +276,11 @@ def test_nothing_left_is_an_error_that_shows_the_first_reasons() -> None:
     with pytest.raises(DataError) as error:
         require_any([], skipped)
     assert str(error.value) == (
-        "no image is left to work on: 5 were skipped ('0.png' is empty; '1.png' is empty; "
-        "'2.png' is empty; and 2 more)"
+        "No image is left to work on: 5 were skipped ('0.png' is empty; '1.png' is empty; "
+        "'2.png' is empty; and 2 more)."
     )
     require_any([Sample("a", Path("a.png"))], skipped)
-    with pytest.raises(DataError, match="no image was found"):
+    with pytest.raises(DataError, match="No image was found"):
         require_any([], [])
 
 

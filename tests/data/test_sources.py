@@ -172,12 +172,12 @@ def test_a_mask_that_fits_nothing_is_told(mask: Any, words: str) -> None:
 
 def test_what_is_no_data_set_is_refused_in_a_sentence(tmp_path: Path) -> None:
     for data, words in [
-        (7, "a int is no data set"),
+        (7, "type int is no data set"),
         ([], "is empty"),
         ([1, 2, 3], "is a int"),
         ([{"picture": IMAGES[0]}], "has the keys picture"),
         ((IMAGES, MASKS[:2]), "5 images and 2 masks"),
-        (tmp_path / "nothing", "there is no file or folder"),
+        (tmp_path / "nothing", "There is no file or folder"),
     ]:
         with pytest.raises(DataError, match=words):
             open_source(data, classes=CLASSES)

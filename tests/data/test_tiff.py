@@ -113,7 +113,9 @@ def test_tiff_alpha_is_told_from_a_fourth_band(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "rgba.tif", RGBA, photometric="rgb", extrasamples=["unassalpha"])
     tifffile.imwrite(tmp_path / "rgbn.tif", RGBA, photometric="rgb", extrasamples=["unspecified"])
     assert read_image(tmp_path / "rgba.tif", channels=3).shape == (5, 7, 3)
-    with pytest.raises(DataError, match=r"'rgbn.tif' has 4 bands and the network takes 3"):
+    with pytest.raises(
+        DataError, match=r"'rgbn.tif': the image has 4 bands and the network takes 3"
+    ):
         read_image(tmp_path / "rgbn.tif", channels=3)
 
 

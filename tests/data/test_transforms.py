@@ -201,10 +201,10 @@ def test_options_are_hashable_and_picklable_after_use() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"mode": "crop"}, "the mode 'crop' is unknown; choose pad or resize"),
-        ({"stride": 0}, "stride is 0; give a whole number"),
-        ({"channels": 1.5}, "channels is 1.5; give a whole number"),
-        ({"size": (0, 4)}, "size is 0; give a whole number"),
+        ({"mode": "crop"}, "The mode 'crop' is unknown; choose pad or resize"),
+        ({"stride": 0}, "stride=0 is no whole number"),
+        ({"channels": 1.5}, "channels=1.5 is no whole number"),
+        ({"size": (0, 4)}, "size=0 is no whole number"),
         ({"size": (4,)}, "is no (height, width)"),
         ({"mean": (0.1, 0.2)}, "the network takes 3 channels"),
         ({"mean": (math.nan,)}, "finite"),
@@ -220,7 +220,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], reason:
 def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="has 2 bands and the network takes 3"):
         Preprocessing()(np.zeros((8, 8, 2), np.uint8))
-    with pytest.raises(DataError, match="the mask has the shape"):
+    with pytest.raises(DataError, match="The mask has the shape"):
         Preprocessing()(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9), int))
 
 
@@ -305,9 +305,9 @@ def test_the_preprocessing_of_images_reads_as_before_there_were_volumes() -> Non
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"dims": 1}, "there are 1 dimensions"),
-        ({"dims": 3, "mode": "resize"}, "volumes keep their size"),
-        ({"dims": 3, "size": (8, 8)}, "volumes keep their size"),
+        ({"dims": 1}, "There are 1 dimensions"),
+        ({"dims": 3, "mode": "resize"}, "Volumes keep their size"),
+        ({"dims": 3, "size": (8, 8)}, "Volumes keep their size"),
     ],
 )
 def test_volumes_are_not_resized(options: dict[str, Any], words: str) -> None:

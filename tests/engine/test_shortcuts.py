@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, get_args
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from tests.networks import Nameless, UNet, UNet3d, ValidUNet, seeded
 from unetcam import UNetCAM
 from unetcam.engine.conv_backward import Branch, Plan, summed_gradient, whole_gradient
+from unetcam.engine.request import SHORTCUTS, Shortcut
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.targets import ClassScore, Region, Target, TruthRegion, predict
 
@@ -66,6 +67,56 @@ def test_maps_are_those_of_the_plain_path(name: str, dtype: torch.dtype) -> None
             assert torch.equal(ours[layer].isnan(), plain[layer].isnan())
             a, b = (result[layer].nan_to_num() for result in (ours, plain))
             assert torch.linalg.norm(a - b) <= TOLERANCES[dtype] * torch.linalg.norm(b), layer
+
+
+class Asked(frozenset[Shortcut]):
+    """Shortcuts that are taken, and by which names the engine looked for them."""
+
+    def __new__(cls, taken: Iterable[Shortcut]) -> Asked:
+        made = super().__new__(cls, taken)
+        made.names = set()
+        return made
+
+    names: set[object]
+
+    def __contains__(self, name: object) -> bool:
+        self.names.add(name)
+        return super().__contains__(name)
+
+
+class Repeating(nn.Module):
+    """A decoder with nearest upsampling, normalisation and a skip; many classes, a narrow head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deep = nn.Conv2d(1, 6, 3, stride=2, padding=1)
+        self.skip = nn.Conv2d(1, 3, 3, padding=1)
+        self.mix = nn.Conv2d(9, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Conv2d(4, 9, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        up = F.interpolate(self.deep(x), scale_factor=2, mode="nearest")
+        mixed: Tensor = self.norm(self.mix(torch.cat([up, self.skip(x)], dim=1)))
+        logits: Tensor = self.head(mixed.relu())
+        return logits
+
+
+@pytest.mark.parametrize("left_out", get_args(Shortcut))
+def test_each_shortcut_can_be_left_out_alone(left_out: Shortcut) -> None:
+    model = seeded(Repeating())
+    wanted = [ClassScore(c) for c in range(9)]
+    if left_out == "sharing":
+        wanted = wanted[:2]  # the span of the narrow head takes more of them
+    cam = UNetCAM(model, ["deep", "norm"])
+    expected = cam(GREY, wanted).maps
+    taken = Asked(SHORTCUTS - {left_out})
+    cam._tapped.shortcuts = taken
+    maps = cam(GREY, wanted).maps
+    assert left_out in taken.names  # it was looked for where it would have been taken
+    for name in expected:
+        error = torch.linalg.norm(maps[name] - expected[name])
+        assert error <= 1e-5 * torch.linalg.norm(expected[name]), name
 
 
 class Tail(nn.Module):
@@ -295,7 +346,7 @@ def test_whole_and_summed_gradients_are_those_of_autograd(
     """Float64, 1e-11; an enlargement is folded in where the convolution has no stride."""
     generator = torch.manual_seed(seed)
     plan = Plan(torch.empty(5, 3, *kernel), [stride] * 2, [padding] * 2, [dilation] * 2)
-    fold = factor if plan.is_mirrored() and dilation == 1 else None
+    fold = factor if plan.can_be_mirrored() and dilation == 1 else None
     x = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator).requires_grad_()
     plan.weight = torch.randn(5, 3, *kernel, dtype=torch.float64, generator=generator)
     large = x
@@ -308,8 +359,10 @@ def test_whole_and_summed_gradients_are_those_of_autograd(
     grad = torch.randn(out.shape, dtype=torch.float64, generator=generator)
     branch = Branch(x[:, 1:].shape, 1, x.dtype, factor=fold)  # the last two channels of three
     expected = torch.autograd.grad(out, x, grad)[0][:, 1:]
-    whole = whole_gradient(grad, branch, plan)
-    torch.testing.assert_close(whole, expected, rtol=1e-11, atol=1e-11)
+    for mirrors in {False, plan.can_be_mirrored()}:
+        plan.mirrors = mirrors
+        whole = whole_gradient(grad, branch, plan)
+        torch.testing.assert_close(whole, expected, rtol=1e-11, atol=1e-11)
     summed = summed_gradient(grad, branch, plan).sum((2, 3))
     torch.testing.assert_close(summed, expected.sum((2, 3)), rtol=1e-11, atol=1e-11)
 

@@ -25,7 +25,7 @@ EPILOG = """
         name
         for name in options.SPEC
         if name not in ("method", "target", "tile", "overlap", "amp", "band", "threshold")
-        and name not in ("batch_size",)
+        and name not in ("batch_size", "head")
     )
 )
 def check(

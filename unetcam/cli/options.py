@@ -127,6 +127,15 @@ MaxValue = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+Head = Annotated[
+    values.Head | None,
+    typer.Option(
+        help="softmax: a pixel belongs to one class; sigmoid: to each class whose logit is above "
+        "zero (multi-label, nested regions). By default as the network ends, and softmax where "
+        "that can't be told.",
+        rich_help_panel=_NETWORK,
+    ),
+]
 Layers = Annotated[
     str | None,
     typer.Option(
@@ -356,6 +365,15 @@ Stretch = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ZYX",
+        help="What the axes of volumes in TIFF and NumPy files are for a 3-D network, as in ZYX or "
+        "CZYX; by default as a file tells it.",
+        rich_help_panel=_DATA,
+    ),
+]
 Normalise = Annotated[
     str | None,
     typer.Option(
@@ -375,6 +393,7 @@ SPEC: dict[str, tuple[Any, Any]] = {
     "allow_pickle": (AllowPickle, False),
     "partial": (Partial, False),
     "channels": (Channels, None),
+    "head": (Head, None),
     "images": (Images, None),
     "masks": (Masks, None),
     "manifest": (Manifest, None),
@@ -393,6 +412,7 @@ SPEC: dict[str, tuple[Any, Any]] = {
     "max_pixels": (MaxPixels, None),
     "bands": (Bands, None),
     "stretch": (Stretch, None),
+    "axes": (Axes, None),
     "orientation": (Orientation, "RAS"),
     "layers": (Layers, None),
     "method": (Method, "gradcam"),

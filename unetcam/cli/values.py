@@ -25,6 +25,13 @@ class TargetName(str, Enum):
     MISSED_COMPONENTS = "missed-components"
 
 
+class Head(str, Enum):
+    """How the network's channels are read."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
 class ResizeMode(str, Enum):
     """How an image comes to a size that the network takes."""
 

@@ -51,7 +51,7 @@ def to_channels(pixels: Pixels, channels: int, *, alpha: bool = False) -> Pixels
     >>> to_channels(np.zeros((4, 6, 5)), 3)
     Traceback (most recent call last):
     ...
-    unetcam.errors.DataError: has 5 bands and the network takes 3; save the bands that it was ...
+    unetcam.errors.DataError: The image has 5 bands and the network takes 3; save the bands ...
     """
     bands = pixels.shape[-1]
     if bands == channels:
@@ -66,8 +66,8 @@ def to_channels(pixels: Pixels, channels: int, *, alpha: bool = False) -> Pixels
         return _luma(pixels)[..., None]
     plural = "band" if bands == 1 else "bands"
     raise DataError(
-        f"has {bands} {plural} and the network takes {channels}; save the bands that it was "
-        "trained on"
+        f"the image has {bands} {plural} and the network takes {channels}; save the bands that it "
+        "was trained on"
     )
 
 

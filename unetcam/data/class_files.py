@@ -124,7 +124,7 @@ def read_class_file(path: Path, ignore_index: int | None = None) -> ClassTable:
         rows, own_ignore = _rows(path.suffix.lower(), content)
         return table_of(rows, own_ignore, ignore_index)
     except DataError as error:
-        raise DataError(f"the class table {shown(path)} can't be used: {error}") from error
+        raise DataError(f"the class table {shown(path)} can't be used: {error.clause}") from error
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise DataError(
             f"the class table {shown(path)} can't be read; save it as UTF-8 text in the form that "

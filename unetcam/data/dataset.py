@@ -75,7 +75,7 @@ class SegmentationDataset(Dataset[Item | Skipped]):
     >>> classes = ClassTable(("background", "cell"))
     >>> dataset = SegmentationDataset([Sample("a", Path("a.png"))], classes, Preprocessing())
     >>> dataset[0].reason
-    "'a.png' does not exist; check the path and its permissions"
+    "'a.png' does not exist; check the path and its permissions."
     """
 
     def __init__(
@@ -126,12 +126,13 @@ class SegmentationDataset(Dataset[Item | Skipped]):
             sample.image,
             plane=sample.plane,
             orientation=sample.orientation,
+            axes=sample.axes,
             max_pixels=self.options.limit,
         )
         try:
             pixels = to_channels(picture.pixels, self.preprocessing.channels, alpha=picture.alpha)
         except DataError as error:
-            raise DataError(f"{shown(sample.image)} {error}") from error
+            raise DataError(f"{shown(sample.image)}: {error.clause}") from error
         require_finite(shown(sample.image), pixels)
         if sample.mask is None:
             truth = np.full(picture.size, IGNORE, dtype=np.int64)
@@ -146,7 +147,9 @@ class SegmentationDataset(Dataset[Item | Skipped]):
             stretch=self.options.stretch,
         )
         whole = sample.orientation is not None
-        spacing = open_volume(sample.image, self.options.limit).spacing if whole else None
+        spacing = (
+            open_volume(sample.image, self.options.limit, sample.axes).spacing if whole else None
+        )
         return Item(sample, prepared, display, truth, spacing)
 
     def _prepared(
@@ -154,7 +157,10 @@ class SegmentationDataset(Dataset[Item | Skipped]):
     ) -> Prepared:
         steps = self.preprocessing.steps
         normalisation = None
-        if sample.image is not None and is_volume(sample.image) and not steps:
+        of_volume = sample.orientation is not None or (
+            sample.image is not None and is_volume(sample.image)
+        )
+        if of_volume and not steps:
             pixels = pixels.astype(np.float32)  # whatever their type: a volume's are not divided
         if steps and sample.plane is not None and sample.image is not None:
             channels, limit = self.preprocessing.channels, self.options.limit
@@ -166,7 +172,9 @@ class SegmentationDataset(Dataset[Item | Skipped]):
         try:
             return self.preprocessing(pixels, truth, normalisation)
         except DataError as error:
-            raise DataError(f"'{short(sample.id)}': {error}", option=error.options) from error
+            raise DataError(
+                f"'{short(sample.id)}': {error.clause}", option=error.options
+            ) from error
 
 
 def _whole(path: Path, max_pixels: int) -> Pixels:

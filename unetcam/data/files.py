@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from unetcam.errors import DataError, UnetcamError
+from unetcam.errors import DataError, UnetcamError, is_own_bug
 
 _DOUBLE_SUFFIXES: Final = (".nii.gz",)
 _HEAD: Final = 512
@@ -173,7 +173,7 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
     """Whatever a decoder raises for a damaged file becomes a `DataError` that names the file.
 
     Decoders of six libraries raise every kind of exception for a file that is damaged. The cause
-    stays chained to the error.
+    stays chained to the error. A slip in this package's own code is not taken for damage.
 
     Parameters
     ----------
@@ -187,10 +187,14 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
     except UnetcamError as error:
         if shown(path) in str(error):
             raise
-        raise DataError(f"{shown(path)} can't be read: {error}", option=error.options) from error
+        raise DataError(
+            f"{shown(path)} can't be read: {error.clause}", option=error.options
+        ) from error
     except MemoryError as error:
         raise DataError(f"{shown(path)} does not fit into memory; cut it into tiles") from error
     except Exception as error:
+        if is_own_bug(error):
+            raise
         try:
             known = mistaken_for(path)
         except OSError:

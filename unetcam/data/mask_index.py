@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from unetcam.data.files import key_of, readable, shown
 from unetcam.data.formats import walk
 from unetcam.data.name_patterns import NamePattern, image_cores, mask_cores
 from unetcam.data.samples import Skipped
+from unetcam.errors import nearest
 
 MASK_ENDINGS: Final = ("_mask", "_masks", "_label", "_labels", "_seg", "_gt")
 _CLASS_SEPARATORS: Final = ("_", "-", "/")
@@ -216,7 +216,7 @@ class MaskIndex:
         wanted = f"has no mask called {shown(Path(bare_name(key)))} in {shown(self._root)}"
         if not held:
             return Unpaired(f"{wanted}, which holds no masks at all; check the folder")
-        near = difflib.get_close_matches(bare_name(key), held[:2000], n=1, cutoff=0.0)
+        near = nearest(bare_name(key), held[:2000], cutoff=0.0)
         rest = f" and {len(held) - 1} more" if len(held) > 1 else ""
         return Unpaired(
             f"{wanted}, which holds '{readable((near or held)[0])}'{rest}; add or rename it, say "

@@ -183,7 +183,7 @@ class Preprocessing:
         values = tuple(float(value) for value in getattr(self, name))
         if len(values) not in (1, self.channels) or not all(map(math.isfinite, values)):
             raise DataError(
-                f"{name} is {values} and the network takes {self.channels} channels; give one "
+                f"{name}={values} and the network takes {self.channels} channels; give one "
                 "finite number per channel, or one for all"
             )
         return values * self.channels if len(values) == 1 else values
@@ -368,5 +368,5 @@ class Preprocessing:
 
 def _whole(value: Any, name: str) -> int:
     if isinstance(value, bool) or int(value) != value or value < 1:
-        raise DataError(f"{name} is {value}; give a whole number of at least 1")
+        raise DataError(f"{name}={value} is no whole number of at least 1; give one", option=name)
     return int(value)

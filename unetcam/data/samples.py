@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from unetcam.data.files import readable
-from unetcam.errors import DataError
+from unetcam.errors import DataError, sentence
 
 IGNORE: Final = -1
 """The class index of a pixel that no number may stand on."""
@@ -37,6 +37,8 @@ class Sample:
         class 0 has no files in the data set (a background), and ``IGNORE`` otherwise.
     orientation : str or None
         Where the three axes of a whole volume run to, as in ``"RAS"``; None for anything else.
+    axes : str or None
+        What the axes of a whole volume in a TIFF or NumPy file are, where that was said.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Sample:
     mask_classes: tuple[int, ...] = ()
     unlabelled: int = 0
     orientation: str | None = None
+    axes: str | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -92,6 +95,9 @@ class Skipped:
     reason: str
     options: tuple[str, ...] = field(default=(), compare=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", sentence(self.reason))
+
 
 def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
     """Fail when nothing is left to work on.
@@ -114,7 +120,7 @@ def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
     >>> require_any([], [Skipped("a", "a.png", "'a.png' is empty")])
     Traceback (most recent call last):
     ...
-    unetcam.errors.DataError: no image is left to work on: 1 was skipped ('a.png' is empty)
+    unetcam.errors.DataError: No image is left to work on: 1 was skipped ('a.png' is empty).
     """
     if samples:
         return
@@ -123,7 +129,7 @@ def require_any(samples: Sequence[Sample], skipped: Sequence[Skipped]) -> None:
             "no image was found; give a folder with images (PNG, JPEG, TIFF and so on), NumPy "
             "arrays or volumes"
         )
-    first = "; ".join(entry.reason for entry in skipped[:3])
+    first = "; ".join(entry.reason.rstrip(".") for entry in skipped[:3])
     rest = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
     was = "was" if len(skipped) == 1 else "were"
     raise DataError(

@@ -85,6 +85,11 @@ class Examination:
         """The images' spatial size."""
         return self.images.shape[2:]
 
+    @cached_property
+    def has_truth(self) -> bool:
+        """Whether any pixel's class is known."""
+        return bool(self.baseline.known.any())
+
     def quoted(self, index: int) -> str:
         """A class's name for a sentence."""
         return f"'{self.classes[index]}'"
@@ -194,6 +199,11 @@ class Examination:
             generator = np.random.default_rng(self.seed)
             fitting = np.sort(generator.choice(fitting, most, replace=False))
         return [int(image) for image in fitting]
+
+    @property
+    def surrounded(self) -> int:
+        """How many classes can be asked about their surroundings."""
+        return sum(self.unaskable(one, surroundings=True) is None for one in self.present)
 
     def unaskable(self, index: int, *, surroundings: bool = False) -> str | None:
         """Why what a class rests on can't be asked; None where it can."""
@@ -325,5 +335,5 @@ def surely_below(values: Tensor, limit: float) -> bool:
     return float(kept.mean() + 1.96 * kept.std(correction=1) / len(kept) ** 0.5) < limit
 
 
-#: Is told how many of how many questions were asked.
+#: Is told how many images were predicted, and how many about will be.
 Progress = Callable[[int, int], None]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unetcam.diagnosis.examination import (
+    FIRST,
     HIDDEN_WORTH_A_TEST,
     LEAST_IMAGES,
     SWAPPED_WORTH_A_TEST,
@@ -47,6 +48,9 @@ class LeansOnSurroundings(Kind):
     turn: Turn = "reliance"
     limit = _WINDOW
     grave = (0.3, 0.6)
+
+    def expected_forwards(self, exam: Examination) -> int:
+        return 2 * FIRST * exam.surrounded
 
     def screen(self, exam: Examination) -> Sequence[Screened]:
         rows = []

@@ -35,6 +35,9 @@ class LeansOnPosition(Kind):
     turn: Turn = "reliance"
     limit = 0.25
 
+    def expected_forwards(self, exam: Examination) -> int:
+        return len(shifts(exam.size, exam.stride)) * len(exam.mixed_sample)
+
     def screen(self, exam: Examination) -> Sequence[Screened]:
         moves = shifts(exam.size, exam.stride)
         if not moves:
@@ -131,6 +134,9 @@ class LeansOnAppearance(Kind):
     turn: Turn = "reliance"
     limit = 0.5
     grave = (0.5, 0.7)
+
+    def expected_forwards(self, exam: Examination) -> int:
+        return len(appearance.fitting(exam.images.shape[1])) * len(exam.mixed_sample)
 
     def screen(self, exam: Examination) -> Sequence[Screened]:
         rows = []

@@ -13,7 +13,7 @@ from torch import Tensor
 from unetcam.engine.hooks import RootNeededError, Taps, is_root_needed
 from unetcam.engine.logits_conv import Head, UnitGradients, statistics_by_span
 from unetcam.engine.memory import chunked, memory_bytes, require_room
-from unetcam.engine.request import Collected, Request
+from unetcam.engine.request import WHOLE_BACKWARDS, Collected, Request
 from unetcam.engine.score_gradients import ScoreGradients
 from unetcam.engine.shortcuts import Shortcuts
 from unetcam.engine.state import preserved
@@ -82,6 +82,7 @@ def statistics_by_backwards(
     head: Head,
     *,
     memory: int,
+    most: int,
 ) -> dict[str, Tensor]:
     """Go backward from every score.
 
@@ -100,6 +101,8 @@ def statistics_by_backwards(
         Is told the channels of the logits that a backward touches.
     memory : int
         Bytes that the tensors of one backward may take.
+    most : int
+        Targets that may share a backward.
 
     Returns
     -------
@@ -156,7 +159,7 @@ def statistics_by_backwards(
         range(len(scores)),
         _bytes_of_a_backward(logits, activations),
         memory,
-        most=_targets_at_once(logits),
+        most=most,
     )
     return {
         name: torch.cat(chunks, dim=1) if len(chunks) > 1 else chunks[0].contiguous()
@@ -207,11 +210,12 @@ def collect(request: Request, method: Reduction) -> Collected:
 
 
 def _collected(request: Request, method: Reduction, *, rooted: bool) -> Collected:
-    shortened, arrivals = Shortcuts(sums_suffice=method.needs_mean_only), Arrivals(method)
+    shortened = Shortcuts(request.shortcuts, sums_suffice=method.needs_mean_only)
+    arrivals = Arrivals(method)
     tapped = Taps(request.layers, arrivals.receive, shortened.leaf, rooted=rooted)
     with preserved(request.model), tapped as taps:
         images = plain_images(request.images)
-        with shortened if request.shortcuts else nullcontext():
+        with shortened if request.shortcuts - WHOLE_BACKWARDS else nullcontext():
             root = images.detach().requires_grad_(rooted)
             given = copied(root, channels_last=request.channels_last)
             logits = request.output(request.model(given))
@@ -274,10 +278,17 @@ def _statistics(
 
     def go_back(scores: ScoreGradients | UnitGradients) -> dict[str, Tensor]:
         return statistics_by_backwards(
-            logits, taps, arrivals, activations, scores, head, memory=memory
+            logits,
+            taps,
+            arrivals,
+            activations,
+            scores,
+            head,
+            memory=memory,
+            most=_targets_at_once(logits) if "sharing" in request.shortcuts else 1,
         )
 
-    if request.shortcuts and method.needs_mean_only:
+    if method.needs_mean_only and "span" in request.shortcuts:
         by_span = statistics_by_span(head, scores, go_back)
         if by_span is not None:
             return by_span

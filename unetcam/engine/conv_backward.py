@@ -60,6 +60,8 @@ class Plan:
         The outputs whose gradient is not zero.
     memory_format : torch.memory_format
         That of the forward.
+    mirrors : bool
+        Whether the backward is a convolution with the mirrored kernel.
     """
 
     weight: Tensor
@@ -69,6 +71,7 @@ class Plan:
     branches: list[Branch] = field(default_factory=list)
     classes: slice = field(default_factory=lambda: slice(None))
     memory_format: torch.memory_format = torch.contiguous_format
+    mirrors: bool = False
     _mirrored: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
 
     def scaled(self, scale: Tensor) -> Plan:
@@ -81,7 +84,7 @@ class Plan:
         self.weight = weight
         self._mirrored.clear()
 
-    def is_mirrored(self) -> bool:
+    def can_be_mirrored(self) -> bool:
         """Whether the backward can be a convolution with the mirrored kernel."""
         reach = [d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
         return set(self.stride) == {1} and all(
@@ -150,9 +153,8 @@ def whole_gradient(grad: Tensor, branch: Branch, plan: Plan) -> Tensor:
     dims = len(plan.stride)
     if not torch._C._functorch.is_batchedtensor(grad):  # whose memory can't be read
         grad = grad.contiguous(memory_format=plan.memory_format)
-    # On the CPU a convolution with the mirrored kernel is the faster way to write the same sum;
-    # with a stride it also adds up what an enlargement had repeated.
-    if branch.factor is not None or (grad.device.type == "cpu" and plan.is_mirrored()):
+    # With a stride, the mirrored kernel also adds up what an enlargement had repeated.
+    if branch.factor is not None or plan.mirrors:
         rows = zip(plan.dilation, plan.weight.shape[2:], plan.padding, strict=True)
         return _FORWARD[dims](
             grad,

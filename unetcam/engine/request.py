@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
 from unetcam.engine.layout import Layout
 from unetcam.errors import LayerError
+
+#: What a backward leaves out, or does in a cheaper order, without changing a map: the gradient
+#: towards skips; the deepest layer's gradient but for its sums; the classes that a target doesn't
+#: touch; normalisations; repeated pixels of a nearest-neighbour upsampling; torch's own routine
+#: for a convolution; all backwards but one for each input of a narrow head; channels first in
+#: memory; a backward for each target of a small image.
+Shortcut = Literal[
+    "skips",
+    "deepest sum",
+    "head",
+    "normalisation",
+    "enlargement",
+    "mirrored kernel",
+    "span",
+    "channels last",
+    "sharing",
+]
+SHORTCUTS: frozenset[Shortcut] = frozenset(get_args(Shortcut))
+#: Those that stay where every backward is to be whole, as they leave nothing out of it.
+WHOLE_BACKWARDS: frozenset[Shortcut] = frozenset({"sharing"})
 
 
 class Named(Protocol):
@@ -85,8 +105,8 @@ class Request:
     layers : Mapping of str to TapPoint
     score : Scoring
     output : Picking
-    shortcuts : bool
-        Whether a backward leaves out what no map needs; the maps are the same up to rounding.
+    shortcuts : frozenset of str
+        Those that are taken; the maps are the same up to rounding whichever are.
     channels_last : bool
         Whether the images are handed on with their channels last in memory, which makes
         convolutions faster on a CPU. A model that calls ``view`` on its maps may not take it.
@@ -101,7 +121,7 @@ class Request:
     layers: Mapping[str, TapPoint]
     score: Scoring
     output: Picking
-    shortcuts: bool = True
+    shortcuts: frozenset[Shortcut] = SHORTCUTS
     channels_last: bool = False
     memory_budget: int | float | None = None
     create_graph: bool = False

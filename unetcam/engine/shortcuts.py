@@ -29,6 +29,7 @@ from torch import Tensor
 from unetcam.engine.conv_backward import Branch, Convolution, Plan
 from unetcam.engine.function_mode import FunctionMode
 from unetcam.engine.logits_conv import Head
+from unetcam.engine.request import SHORTCUTS, Shortcut
 from unetcam.engine.tensors import TensorTags
 
 _CONVOLUTIONS = {F.conv2d: 2, F.conv3d: 3}
@@ -60,13 +61,15 @@ class Shortcuts(FunctionMode):
 
     Parameters
     ----------
+    taken : frozenset of str
+        Which of them.
     sums_suffice : bool
         Whether the method reduces a gradient by its spatial mean.
     """
 
-    def __init__(self, *, sums_suffice: bool) -> None:
+    def __init__(self, taken: frozenset[Shortcut] = SHORTCUTS, *, sums_suffice: bool) -> None:
         super().__init__()
-        self._sums_suffice = sums_suffice
+        self._taken, self._sums_suffice = taken, sums_suffice
         self._cats: TensorTags[tuple[Tensor, ...]] = TensorTags()
         self._summable: TensorTags[bool] = TensorTags()
         self._enlarged: TensorTags[_Enlarged] = TensorTags()
@@ -75,12 +78,13 @@ class Shortcuts(FunctionMode):
 
     def leaf(self, tensor: Tensor) -> None:
         """Tag what flows on from a leaf: only its gradient's reduction will be asked for."""
-        if self._sums_suffice:
+        if self._sums_suffice and "deepest sum" in self._taken:
             self._summable.put(tensor, True)
 
     def head(self, logits: Tensor) -> Head:
         """The convolution that makes the logits."""
-        return Head(self._plans.get(logits))
+        plan = self._plans.get(logits)
+        return Head(plan if plan is not None and "head" in self._taken else None)
 
     def call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -140,9 +144,11 @@ class Shortcuts(FunctionMode):
         starts = itertools.accumulate((tensor.shape[1] for tensor in tensors), initial=0)
         needed = []
         for tensor, start in zip(tensors, starts, strict=False):
-            if not tensor.requires_grad:
+            if not tensor.requires_grad and "skips" in self._taken:
                 continue
             enlarged = self._enlarged.get(tensor) if foldable else None
+            if enlarged is not None and "enlargement" not in self._taken:
+                enlarged = None
             source = tensor if enlarged is None else enlarged.source
             factor = None if enlarged is None else enlarged.factor
             only_sum = bool(self._summable.get(source))
@@ -171,7 +177,10 @@ class Shortcuts(FunctionMode):
             _each(bound.get("padding", 0), dims),
             _each(bound.get("dilation", 1), dims),
         )
-        foldable = plan.is_mirrored() and set(plan.dilation) == {1}
+        foldable = plan.can_be_mirrored() and set(plan.dilation) == {1}
+        # On the CPU a convolution with the mirrored kernel is the faster way to the same sum.
+        on_cpu = whole.device.type == "cpu" and plan.can_be_mirrored()
+        plan.mirrors = on_cpu and "mirrored kernel" in self._taken
         needed = self._needed(whole, foldable=foldable)
         plan.branches = [branch for _, branch in needed]
         if whole.is_contiguous(memory_format=_LAST[whole.ndim]):
@@ -195,6 +204,8 @@ class Shortcuts(FunctionMode):
         if made is None or training or running_var is None or is_checkpointed():
             return None
         if _needs_gradient(running_mean, running_var, weight, bias):
+            return None
+        if "normalisation" not in self._taken:
             return None
         exact = torch.promote_types(running_var.dtype, torch.float32)
         scale = torch.rsqrt(running_var.to(exact) + eps)

@@ -54,8 +54,9 @@ class Geometry:
     classes : sequence of int
         The class of each of the T maps; a class may be named more than once.
     prediction : Tensor, optional
-        The predicted class indices, shape and device of ``truth``. Only the overlap with the
-        prediction needs it.
+        The predicted class indices, shape and device of ``truth``; or, where classes don't
+        exclude one another, ``(B, C, H, W)`` or ``(B, C, D, H, W)`` bool, whether each is
+        predicted. Only the overlap with the prediction needs it.
     num_classes : int
         The number of classes C.
     band : float, optional
@@ -114,9 +115,14 @@ class Geometry:
         tolerance: float = 15.0,
     ) -> None:
         require_labels("truth", truth, num_classes, lowest=-1)
+        several = prediction is not None and prediction.dtype == torch.bool
         if prediction is not None:
-            require_labels("prediction", prediction, num_classes, lowest=0)
-            if prediction.shape != truth.shape:
+            shape = truth.shape
+            if several:
+                shape = torch.Size((shape[0], num_classes, *shape[1:]))
+            else:
+                require_labels("prediction", prediction, num_classes, lowest=0)
+            if prediction.shape != shape:
                 raise MeasureError(
                     f"The prediction has shape {tuple(prediction.shape)} and the truth "
                     f"{tuple(truth.shape)}: bring both to the same pixels."
@@ -127,7 +133,9 @@ class Geometry:
         self.band = require_band(band, self.spatial)
         self.tolerance = require_tolerance(tolerance)
         self.truth = truth.flatten(1).long()
-        self.prediction = None if prediction is None else prediction.flatten(1).long()
+        self.prediction: Tensor | None = None
+        if prediction is not None:
+            self.prediction = prediction.flatten(2) if several else prediction.flatten(1).long()
         self._distinct = tuple(dict.fromkeys(self.classes))
         self._order = torch.tensor(
             [self._distinct.index(c) for c in self.classes], device=truth.device
@@ -183,6 +191,8 @@ class Geometry:
     def _predicted_inside(self) -> Tensor:
         if self.prediction is None:
             raise MeasureError("No prediction was given: hand it to Geometry or to the measure.")
+        if self.prediction.dtype == torch.bool:
+            return self.prediction[:, list(self._distinct)] & self.valid
         return (self.prediction[:, None] == self._class_column()) & self.valid
 
     @cached_property

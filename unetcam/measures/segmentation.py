@@ -18,7 +18,9 @@ def confusion(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
     Parameters
     ----------
     truth, prediction : Tensor
-        ``(B, ...)`` class indices; -1 in the truth marks ignored pixels, which count nowhere.
+        ``(B, ...)`` class indices; -1 in the truth marks ignored pixels, which count nowhere. The
+        prediction may be ``(B, C, ...)`` bool, of classes that don't exclude one another: then a
+        pixel counts once for each class that is predicted.
     num_classes : int
         The number of classes C.
 
@@ -29,7 +31,13 @@ def confusion(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
     tensor([[[1, 0],
              [1, 1]]])
     """
-    truth, prediction = truth.flatten(1).long(), prediction.flatten(1).long()
+    truth = truth.flatten(1).long()
+    if prediction.dtype == torch.bool:
+        kinds = torch.arange(num_classes, device=truth.device)[:, None]
+        regions = (truth[:, None] == kinds).double()
+        # Whole numbers: exact in double precision up to 2^53 pixels.
+        return (regions @ prediction.flatten(2).double().mT).round().long()
+    prediction = prediction.flatten(1).long()
     pairs = torch.where(truth < 0, num_classes, truth) * num_classes + prediction
     counts = pairs.new_zeros(len(pairs), (num_classes + 1) * num_classes)
     counts.scatter_add_(1, pairs, torch.ones_like(pairs))

@@ -35,7 +35,9 @@ def _require_same(
         and geometry.tolerance == tolerance
         and geometry.prediction is not None
         and torch.equal(geometry.truth, truth.flatten(1).to(geometry.truth))
-        and torch.equal(geometry.prediction, prediction.flatten(1).to(geometry.truth))
+        and torch.equal(
+            geometry.prediction.flatten(1), prediction.flatten(1).to(geometry.prediction.dtype)
+        )
     )
     if not same:
         raise MeasureError(

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from unetcam.errors import ModelError, UnetcamError, nearest, reason, suggestion
+from unetcam.errors import ModelError, UnetcamError, is_own_bug, nearest, reason, suggestion
 
 SMP_PREFIX: Final = "smp:"
 
@@ -276,6 +276,8 @@ def _call(factory: Callable[..., Any], spec: str, model_args: Mapping[str, Any])
     except UnetcamError:
         raise
     except Exception as error:  # somebody else's code
+        if is_own_bug(error):
+            raise
         raise ModelError(
             f"{spec} failed while it built the network ({reason(error)}): check model_args= and "
             "the factory.",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unetcam.engine import Collected, Request
 from unetcam.engine.channel_derivatives import ChannelDerivatives, channel_derivatives
 from unetcam.engine.memory import memory_bytes
-from unetcam.engine.request import Scoring, TapPoint
+from unetcam.engine.request import SHORTCUTS, WHOLE_BACKWARDS, Scoring, TapPoint
 from unetcam.errors import LayerError, ModelError
 from unetcam.models.io import Inputs, image_of
 from unetcam.models.layer_names import Address
@@ -58,7 +58,9 @@ class TappedModel:
         self.loaded = loaded
         self._choose = choose
         self._addresses = None if layers is None else loaded.addresses(layers)
-        self._shortcuts, self._memory_budget = shortcuts, memory_budget
+        #: Those that requests are to take.
+        self.shortcuts = SHORTCUTS if shortcuts else WHOLE_BACKWARDS
+        self._memory_budget = memory_budget
         self._takes_channels_last = True
 
     @property
@@ -105,14 +107,16 @@ class TappedModel:
                     points,
                     score,
                     output,
-                    shortcuts=self._shortcuts,
+                    shortcuts=self.shortcuts,
                     channels_last=channels_last,
                     memory_budget=self._memory_budget,
                     create_graph=create_graph,
                 )
             )
 
-        channels_last = self._shortcuts and self._takes_channels_last and not images.is_cuda
+        channels_last = (
+            self._takes_channels_last and not images.is_cuda and "channels last" in self.shortcuts
+        )
         try:
             return explained(channels_last=channels_last)
         except RuntimeError as error:

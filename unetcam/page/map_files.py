@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from unetcam.data import Item
+from unetcam.data.options import DataOptions
 from unetcam.data.whole_volumes import read_whole
 from unetcam.errors import RunError
 from unetcam.page.overlays import overlay
@@ -22,8 +23,8 @@ def write_image(explainer: Explainer, item: Item, folder: Path) -> list[Path]:
 
     The PNG shows the map, scaled by its own maximum, over the image. ``maps.npz`` holds
     ``classes``, ``layers`` (L,), ``explained`` (T,), what the maps are of (the classes),
-    ``prediction`` (H, W) int64, and for every layer ``map:<layer>`` (T, H, W), raw, float32.
-    All in the image's own frame.
+    ``prediction`` (H, W) int64 (under a sigmoid head (T, H, W) bool), and for every layer
+    ``map:<layer>`` (T, H, W), raw, float32. All in the image's own frame.
 
     Parameters
     ----------
@@ -65,8 +66,9 @@ def write_image(explainer: Explainer, item: Item, folder: Path) -> list[Path]:
 def write_volume(explainer: Explainer, item: Item, folder: Path) -> list[Path]:
     """Explain a whole volume and write maps that lie where the volume lies.
 
-    The folder gets ``prediction`` and one file per layer and class, the raw map in float32, of
-    the volume's own kind (``.nii.gz`` or ``.nrrd``), voxels and place.
+    The folder gets ``prediction`` (under a sigmoid head one for each class, of 0 and 1) and one
+    file per layer and class, the raw map in float32, of the volume's own kind (``.nii.gz``,
+    ``.nrrd``, ``.tif`` or ``.npy``), voxels and place.
 
     Parameters
     ----------
@@ -88,7 +90,8 @@ def write_volume(explainer: Explainer, item: Item, folder: Path) -> list[Path]:
     sample = item.sample
     assert sample.orientation is not None
     assert sample.image is not None
-    whole = read_whole(sample.image, sample.orientation)
+    limit = DataOptions(**explainer.spec.data_options).limit
+    whole = read_whole(sample.image, sample.orientation, max_pixels=limit, axes=sample.axes)
     try:
         (batch,) = explainer.explained([item])
     except torch.OutOfMemoryError as error:
@@ -100,7 +103,15 @@ def write_volume(explainer: Explainer, item: Item, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     labels = np.uint8 if len(explainer.spec.class_names) <= 256 else np.int16
     prediction = batch.prediction[0].cpu().numpy().astype(labels)
-    written = [_put(folder / f"prediction{whole.suffix}", whole.encoded(prediction))]
+    if prediction.ndim == item.truth.ndim:
+        predicted = {"prediction": prediction}
+    else:
+        kinds = file_names(explainer.spec.class_names)
+        predicted = {f"prediction.{kind}": one for kind, one in zip(kinds, prediction, strict=True)}
+    written = [
+        _put(folder / f"{name}{whole.suffix}", whole.encoded(one))
+        for name, one in predicted.items()
+    ]
     for layer, layer_file in zip(explainer.layers, file_names(list(explainer.layers)), strict=True):
         maps = batch.maps(layer)[0].float().cpu().numpy()
         for one, map_file in zip(maps, file_names(batch.names), strict=True):

@@ -32,7 +32,8 @@ class ExplainedBatch:
     ----------
     items : tuple of Item
     prediction : Tensor
-        (B, H, W) or (B, D, H, W) int64, in the images' own frame, on the device.
+        (B, H, W) or (B, D, H, W) int64, in the images' own frame, on the device; of a network
+        whose classes don't exclude one another (B, C, *spatial) bool.
     names : tuple of str
         What the T maps are of: the classes, or what else the method has maps of.
     """
@@ -53,6 +54,17 @@ class ExplainedBatch:
         """
         maps = self._result[layer].index_select(0, self._at)[:, targets]
         return self._frame.restore(interpolated(maps, self._size))
+
+    def predicted_as(self, class_index: int) -> NDArray[np.int64]:
+        """The first image's prediction as far as one class goes, on the CPU.
+
+        Class indices; where classes don't exclude one another -1 instead of any other class.
+        """
+        prediction = self.prediction[0]
+        if prediction.dtype == torch.bool:
+            prediction = torch.where(prediction[class_index], class_index, -1)
+        labels: NDArray[np.int64] = prediction.cpu().numpy()
+        return labels
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -149,6 +161,7 @@ class Explainer:
             model,
             layers=list(self.layers),
             method=methods.get(spec.method, spec.seed),
+            head=spec.head,
         )
         self._null_cam = UNetCAM(
             model, layers=list(self.layers), method=RandomDraws(NULL_DRAWS, spec.seed)
@@ -189,7 +202,9 @@ class Explainer:
             groups.setdefault(item.prepared.frame, []).append(position)
         for frame, positions in groups.items():
             at = torch.tensor(positions, device=self.device)
-            prediction = predict(frame.restore(logits.index_select(0, at)))
+            prediction = predict(
+                frame.restore(logits.index_select(0, at)), self.spec.head or "softmax"
+            )
             images_here = tuple(items[i] for i in positions)
             yield ExplainedBatch(images_here, prediction, names, result, at, frame, size)
 

@@ -21,6 +21,10 @@ SMALLEST_CHUNK = 16
 BATCHES_IN_A_CHUNK = 4
 
 #: What a person is told where something of a run's folder was damaged.
+MULTI_LABEL = (
+    "The network's classes are read each on its own (head='sigmoid'): a pixel is predicted as each "
+    "class whose logit is above zero, as several or as none."
+)
 REPAIRED = (
     "Files of this run were damaged between its start and its end; what could not be read was "
     "explained again."
@@ -84,6 +88,8 @@ def execute(
         else:
             for one in plan.skipped:
                 progress.skipped(one)
+            if plan.spec.head == "sigmoid":
+                progress.note(MULTI_LABEL)
             for remark in plan.source.remarks:
                 progress.note(remark)
             with evaluated(plan.network.module):
@@ -94,6 +100,7 @@ def execute(
             remarks = [
                 *plan.network.remarks,
                 *([] if said is None else [said]),
+                *([MULTI_LABEL] if plan.spec.head == "sigmoid" else []),
                 *plan.source.remarks,
                 *([REPAIRED] if store.damaged else []),
             ]

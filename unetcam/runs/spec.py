@@ -70,6 +70,8 @@ class Spec:
     instances : bool
     bands : tuple of int or None
     stretch : str or None
+    axes : str or None
+        Of volumes in TIFF and NumPy files: what their axes are, as in "ZYX".
     size : tuple of int or None
         The network's input: images are resized to it; a network of volumes is only looked at in
         it.
@@ -102,6 +104,9 @@ class Spec:
         Images in one pass (rounding depends on it); None: 4, and 1 for volumes and tiles.
     amp : bool
         Whether the network runs in mixed precision.
+    head : {"softmax", "sigmoid"} or None
+        Whether a pixel belongs to one class or to each whose logit is above zero; None: as the
+        network ends, in a softmax where that can't be told.
     tile : tuple of int or None
         Sides of the tiles in which images are explained; None: whole.
     overlap : int or None
@@ -155,6 +160,7 @@ class Spec:
     instances: bool = False
     bands: tuple[int, ...] | None = _origin()
     stretch: str | None = _origin()
+    axes: str | None = None
     size: tuple[int, ...] | None = None
     resize_mode: Literal["pad", "resize"] = "pad"
     mean: tuple[float, ...] = (0.0,)
@@ -171,6 +177,7 @@ class Spec:
     seed: int = 0
     batch_size: int | None = None
     amp: bool = False
+    head: Literal["softmax", "sigmoid"] | None = None
     tile: tuple[int, ...] | None = None
     overlap: int | None = None
     strides: tuple[int, ...] | None = None
@@ -199,6 +206,12 @@ class Spec:
             raise RunError(
                 f"A band of {self.band:g} pixels can't hold a pixel: use a width of 1 or more.",
                 option="band",
+            )
+        if self.head not in (None, "softmax", "sigmoid"):
+            raise RunError(
+                f"There is no head '{self.head}': use softmax, where a pixel belongs to one class, "
+                "or sigmoid, where it may belong to several or none.",
+                option="head",
             )
         if not 0 < self.threshold <= 1:
             raise RunError(
@@ -299,6 +312,7 @@ class Spec:
             "instances": self.instances,
             "bands": self.bands,
             "stretch": self.stretch,
+            "axes": self.axes,
             "tiled": self.tile is not None,
         }
         return {name: value for name, value in options.items() if value is not None}

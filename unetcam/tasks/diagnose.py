@@ -125,6 +125,7 @@ def examine(
             sampled.images.to(network.device, network.dtype),
             sampled.truth.to(network.device),
             classes=plan.spec.class_names,
+            head=plan.spec.head or "softmax",
             names=sampled.names,
             seed=plan.spec.seed,
             progress=told,

@@ -156,7 +156,7 @@ class Contrasts:
     def _maps(
         self, images: Tensor, layers: Sequence[str], targets: Sequence[Target]
     ) -> dict[str, Tensor]:
-        cam = UNetCAM(self._network, layers=list(layers), method=METHOD)
+        cam = UNetCAM(self._network, layers=list(layers), method=METHOD, head=self._spec.head)
         with torch.autocast(self._network.device.type, enabled=self._spec.amp):
             if self._spec.tiles is None:
                 result = cam(images, targets=targets)
@@ -181,7 +181,7 @@ def _example(
     batch: ExplainedBatch, class_index: int, role: Role, score: float, origin: Origin | None
 ) -> Example:
     """What is shown of an image for a class; of a volume the slice with most of the class."""
-    (item,), prediction = batch.items, batch.prediction[0].cpu().numpy()
+    (item,), prediction = batch.items, batch.predicted_as(class_index)
     seen, title = _slicing(item, [mask == class_index for mask in (item.truth, prediction)])
     return Example(
         class_index=class_index,
@@ -199,7 +199,7 @@ def _example(
 
 def _mistake(batch: ExplainedBatch, pair: Pair, reasons: Sequence[Origin]) -> Mistake:
     """What is shown of a pair of classes; of a volume the slice with most of the mistake."""
-    (item,), prediction = batch.items, batch.prediction[0].cpu().numpy()
+    (item,), prediction = batch.items, batch.predicted_as(pair.taken_for)
     region = (item.truth == pair.truth) & (prediction == pair.taken_for)
     seen, title = _slicing(item, [region])
     return Mistake(
