@@ -170,7 +170,7 @@ def test_what_is_no_volume_is_skipped_by_name(
     assert len(found["files"]) == 7
     reasons = {Path(one["file"]).name: one["reason"] for one in found["skipped"]}
     assert "is no volume, and the network is three-dimensional" in reasons["im00.png"]
-    assert reasons["bands.nii.gz"].startswith("'bands.nii.gz' has 5 bands and the network takes 1")
+    assert reasons["bands.nii.gz"].startswith("'bands.nii.gz': the image has 5 bands")
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,9 @@ def map_images(
     """Write overlays and raw maps of single images.
 
     DIR gets a folder for each image, with one PNG per layer and class and with the raw maps in
-    maps.npz, all in the image's own size. For a 3-D network NIfTI and NRRD volumes are explained
-    whole, and the folder gets the prediction and the raw map of each layer and class as volumes
-    of the same kind, which a viewer lays over the input.
+    maps.npz, all in the image's own size. For a 3-D network volumes (NIfTI, NRRD,
+    TIFF, NumPy) are explained whole, and the folder gets the prediction and the raw map of each
+    layer and class as volumes of the same kind, which a viewer lays over the input.
     """
     with (
         interruptible("Start the same command with --force to write the maps again."),

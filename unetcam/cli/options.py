@@ -365,6 +365,15 @@ Stretch = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ZYX",
+        help="What the axes of volumes in TIFF and NumPy files are for a 3-D network, as in ZYX or "
+        "CZYX; by default as a file tells it.",
+        rich_help_panel=_DATA,
+    ),
+]
 Normalise = Annotated[
     str | None,
     typer.Option(
@@ -403,6 +412,7 @@ SPEC: dict[str, tuple[Any, Any]] = {
     "max_pixels": (MaxPixels, None),
     "bands": (Bands, None),
     "stretch": (Stretch, None),
+    "axes": (Axes, None),
     "orientation": (Orientation, "RAS"),
     "layers": (Layers, None),
     "method": (Method, "gradcam"),

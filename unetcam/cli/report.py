@@ -55,7 +55,7 @@ def report(
 
     RUN then holds report.html, rows.parquet and rows.csv (one row per image, layer and class),
     summary.csv (per class and layer), findings.json, skipped.csv, figures and run.json. For a 3-D
-    network NIfTI and NRRD volumes are explained and measured whole, in voxels.
+    network volumes (NIfTI, NRRD, TIFF, NumPy) are explained and measured whole, in voxels.
     """
     with (
         interruptible(f"Start the same command again, and the run in '{out}' goes on."),

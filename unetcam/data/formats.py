@@ -40,6 +40,8 @@ class Format:
     value_type : callable, optional
         From a path and a `Reading` to the type of its values, read from the header alone; without
         it the whole file is decoded for that.
+    stack : bool
+        Whether it may hold a volume, which a network of volumes is given whole.
     volume : bool
         Whether it always holds a volume with directions, of which a slice is read.
     lossy : bool
@@ -51,6 +53,7 @@ class Format:
     read: Reader
     value_type: TypeReader | None = None
     volume: bool = False
+    stack: bool = False
     lossy: bool = False
 
 
@@ -80,13 +83,13 @@ register(Format("PNG", (".png",), read_with_pillow, pillow_type))
 register(
     Format("JPEG", (".jpg", ".jpeg", ".jfif", ".jpe"), read_with_pillow, pillow_type, lossy=True)
 )
-register(Format("TIFF", (".tif", ".tiff"), read_tiff, tiff_type))
+register(Format("TIFF", (".tif", ".tiff"), read_tiff, tiff_type, stack=True))
 register(Format("WebP", (".webp",), read_with_pillow, pillow_type, lossy=True))
 register(Format("BMP", (".bmp", ".dib"), read_with_pillow, pillow_type))
 register(Format("GIF", (".gif",), read_with_pillow, pillow_type))
 register(Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), read_with_pillow, pillow_type))
-register(Format("NPY", (".npy",), read_array, array_type))
-register(Format("NPZ", (".npz",), read_array, array_type))
+register(Format("NPY", (".npy",), read_array, array_type, stack=True))
+register(Format("NPZ", (".npz",), read_array, array_type, stack=True))
 register(Format("NIfTI", (".nii", ".nii.gz"), read_volume, volume=True))
 register(Format("NRRD", (".nrrd",), read_volume, volume=True))
 
@@ -134,6 +137,18 @@ def is_volume(path: Path) -> bool:
     return found is not None and found.volume
 
 
+def may_be_stack(path: Path) -> bool:
+    """Whether a file may hold a volume without directions, by its name: TIFF and NumPy.
+
+    Examples
+    --------
+    >>> may_be_stack(Path("cells.tif")), may_be_stack(Path("t1.nii.gz"))
+    (True, False)
+    """
+    found = format_of(path)
+    return found is not None and found.stack
+
+
 def read_picture(
     path: Path,
     *,
@@ -141,6 +156,7 @@ def read_picture(
     orientation: str | None = None,
     indices: bool = False,
     max_pixels: int = MAX_PIXELS,
+    axes: str | None = None,
 ) -> Picture:
     """Decode a file, upright, with what is known of its bands.
 
@@ -148,7 +164,7 @@ def read_picture(
     ----------
     path : Path
         A file of any format in ``FORMATS``, told by the suffix in any case.
-    plane, orientation, indices, max_pixels
+    plane, orientation, indices, max_pixels, axes
         See :class:`~unetcam.data.pictures.Reading`.
 
     Returns
@@ -166,7 +182,8 @@ def read_picture(
         raise DataError(f"{shown(path)} is of a kind that isn't read; give {format_names()}")
     require_file(path)
     with decoding(path, known.name):
-        return known.read(path, Reading(indices, plane, orientation, max_pixels))
+        read = read_volume if known.stack and orientation is not None else known.read
+        return read(path, Reading(indices, plane, orientation, max_pixels, axes))
 
 
 def value_type(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.dtype[Any]:

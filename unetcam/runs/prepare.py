@@ -260,6 +260,11 @@ def settle(spec: Spec, network: LoadedModel, source: Source | None = None) -> Sp
     if classes is None:
         classes = ClassTable(tuple(f"class {i}" for i in range(network.classes)))
     check_class_count(network, classes)
+    if spec.axes is not None and network.dims == 2:
+        raise RunError(
+            "axes= names the axes of volumes, and the network takes images: leave it out.",
+            option="axes",
+        )
     tile, overlap = tiles_of(spec.tile, spec.overlap, network.dims, network.stride) or (None, None)
     layers, strides = choose_layers(network, spec.layers, methods.get(spec.method))
     settled = spec.settled(
@@ -312,6 +317,7 @@ _OF_FILES = (
     "instances",
     "bands",
     "stretch",
+    "axes",
 )
 
 

@@ -108,7 +108,8 @@ def write_maps(
     """Explain single images and write what is seen.
 
     For every image there is a folder, see :func:`unetcam.page.map_files.write_image`; a network of
-    volumes explains NIfTI and NRRD files whole, see :func:`unetcam.page.map_files.write_volume`.
+    volumes explains NIfTI, NRRD, TIFF and NumPy files whole, see
+    :func:`unetcam.page.map_files.write_volume`.
 
     Parameters
     ----------
