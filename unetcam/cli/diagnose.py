@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetcam.cli import options
+from unetcam.cli import data_options, options
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 FAILED = 3
@@ -29,7 +29,7 @@ _MAPS_ONLY = ("layers", "method", "target", "band", "threshold", "tile", "overla
 @options.takes(*(name for name in options.SPEC if name not in (*_MAPS_ONLY, "amp")))
 def diagnose(
     model: options.Model,
-    classes: options.Classes,
+    classes: data_options.Classes,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetcam.cli import options
+from unetcam.cli import data_options, options
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 EPILOG = """
@@ -50,7 +50,7 @@ def map_images(
             rich_help_panel=options.RUNNING,
         ),
     ],
-    classes: options.ClassNames = None,
+    classes: data_options.ClassNames = None,
     force: Annotated[
         bool,
         typer.Option(
