@@ -46,6 +46,15 @@ def report(
             rich_help_panel=options.RUNNING,
         ),
     ] = True,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Check the maps against those of the network with its weights shuffled, on a few "
+            "of the images.",
+            rich_help_panel=options.RUNNING,
+        ),
+    ] = True,
     workers: options.Workers = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -69,6 +78,7 @@ def report(
             Spec.of(model=model, classes=classes, **given),
             out,
             diagnose=diagnose,
+            check=check,
             workers=values.choose_workers(workers),
             force=force,
             command=["unetcam", *sys.argv[1:]],

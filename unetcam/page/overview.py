@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from unetcam.page.badges import check_lines
 from unetcam.page.findings import SEVERITY_WORDS
 from unetcam.page.mistakes import ClassErrors, Errors
 from unetcam.page.tables import Stat, Stats, explained
@@ -151,7 +152,7 @@ def empty_maps(run: Run) -> list[tuple[str, str, int, int]]:
 
 def cautions(run: Run, lines: Sequence[ClassLine]) -> list[str]:
     """What limits the numbers as a whole, in sentences."""
-    said = []
+    said = check_lines(run)
     absent = [line.name for line in lines if line.present == 0]
     if absent:
         said.append(f"In no image: {listed(absent)}. Nothing can be said about the maps of it.")
