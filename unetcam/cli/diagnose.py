@@ -23,7 +23,7 @@ In a build, which fails where the network leans on what is around an object:
 --fail-on leans-on-surroundings:0.3`
 """
 
-_MAPS_ONLY = ("layers", "method", "target", "band", "threshold", "tile", "overlap", "batch_size")
+_MAPS_ONLY = ("layers", "method", "target", "band", "threshold", "tile", "overlap")
 
 
 @options.takes(*(name for name in options.SPEC if name not in (*_MAPS_ONLY, "amp")))

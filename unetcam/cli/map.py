@@ -27,7 +27,7 @@ EPILOG = """
         name
         for name in options.SPEC
         if name not in ("images", "masks", "manifest", "ignore_index", "limit")
-        and name not in ("band", "threshold", "batch_size", "mask_suffix", "pair", "instances")
+        and name not in ("band", "threshold", "mask_suffix", "pair", "instances")
         and name != "exif"
     )
 )

@@ -162,7 +162,8 @@ BatchSize = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Images in one pass: 4 by default, and 1 for volumes and for tiles.",
+        help="Images in one pass: 4 by default, and 1 for volumes and for tiles. A network that "
+        "takes one number of images alone needs it said.",
         rich_help_panel=RUNNING,
     ),
 ]

@@ -25,6 +25,10 @@ TOO_FEW = "Nothing was tested: that takes two images with masks of one size at l
 IN_TILES = (
     "Nothing was tested: the network is run in tiles, and a test predicts images whole, many times."
 )
+INSISTING = (
+    "Nothing was tested: the network takes several images at once and no other number, and a test "
+    "predicts any number of changed images."
+)
 SWITCHED_OFF = "Nothing was tested, as that was switched off."
 
 
@@ -109,6 +113,8 @@ def examine(
     progress = progress or Silent()
     if plan.spec.tile is not None:
         return Examined(None, IN_TILES)
+    if plan.network.batch_size not in (None, 1):
+        return Examined(None, INSISTING)
     progress.step("choosing images to test on")
     sampled = sample(plan, usable)
     if sampled is None:
