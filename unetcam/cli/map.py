@@ -18,6 +18,8 @@ EPILOG = """
 `unetcam map net.py:build a.tif b.tif --checkpoint best.pth --classes background,cell
 --method layercam --out maps`
 
+`unetcam map smp_folder photo.png --method reliance --out maps`
+
 `unetcam map net3d.py:build brain.nii.gz --checkpoint best.pth --tile 96 --out maps`
 """
 
