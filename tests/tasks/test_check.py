@@ -103,7 +103,7 @@ def test_what_can_not_be_checked_is_refused() -> None:
         unetcam.check(tiny(), noise(1))
     with pytest.raises(DataError, match="truth= has the shape"):
         unetcam.check(tiny(), noise(2), torch.zeros(2, 5, 5, dtype=torch.long))
-    with pytest.raises(UnetcamError, match="'channels' is no method"):
+    with pytest.raises(UnetcamError, match="'channels' is no method of"):
         unetcam.check(tiny(), noise(2), methods=["channels"])
     with pytest.raises(UnetcamError, match="did you mean"):
         unetcam.check(tiny(), noise(2), methods=["gradcm"])

@@ -172,7 +172,7 @@ def save_png(figure: Figure, path: Path) -> None:
     canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
     canvas.draw()  # savefig would arrange and draw everything twice
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-    Image.fromarray(pixels).save(path, dpi=(_DPI, _DPI), compress_level=_PACKING)
+    Image.fromarray(pixels).save(path, "PNG", dpi=(_DPI, _DPI), compress_level=_PACKING)
 
 
 def print_ink(layers: int) -> Ink:
