@@ -64,7 +64,24 @@ def test_enlarging_is_advised_where_it_finds_them_and_nowhere_else(by: int, miss
     finding = finding_of(by)
     assert finding.details["missed_when_enlarged"] == missed
     assert ("higher resolution" in finding.remedy) == (missed == 0.0)
-    assert f"enlarged twice, {100 * missed:.0f} % are not found" in finding.claim
+    assert f"and {100 * missed:.0f} % where the image is given at twice its size" in finding.claim
+    assert "in 4 of these images 100 % of the small ones are not found" in finding.claim
+
+
+def test_enlarging_is_not_advised_where_it_only_makes_the_network_claim_more() -> None:
+    images, truth = scenes()
+
+    def network(given: Tensor) -> Tensor:
+        opened_logits = opened(2)(given)  # type: ignore[operator]
+        if given.shape[-1] == images.shape[-1]:
+            return torch.as_tensor(opened_logits)
+        wide = F.max_pool2d(given, 13, 1, 6) - 0.5
+        return torch.cat((-wide, wide), dim=1)
+
+    (finding,) = asked(network, images, truth).findings
+    assert finding.details["missed_when_enlarged"] == 0.0
+    assert float(finding.details["iou_change_when_enlarged"]) < -0.2
+    assert "higher resolution" not in finding.remedy
 
 
 def test_where_small_objects_are_found_there_is_no_finding() -> None:
