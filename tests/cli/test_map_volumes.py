@@ -170,7 +170,7 @@ def test_what_is_no_volume_is_skipped_by_name(
     assert len(found["files"]) == 7
     reasons = {Path(one["file"]).name: one["reason"] for one in found["skipped"]}
     assert "is no volume, and the network is three-dimensional" in reasons["im00.png"]
-    assert reasons["bands.nii.gz"].startswith("'bands.nii.gz' has 5 bands and the network takes 1")
+    assert reasons["bands.nii.gz"].startswith("'bands.nii.gz': the image has 5 bands")
 
 
 @pytest.mark.parametrize(
@@ -219,3 +219,54 @@ def test_slices_become_their_volumes_again(work: Path) -> None:
         ("brain", work / "brain.nii.gz", None)
     ]
     assert others == []
+
+
+class Cued3d(nn.Module):
+    """Gives the first third of the last axis to class 1, but only while a corner is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv3d(1, 1, 2, 2), nn.ConvTranspose3d(1, 1, 2, 2)
+        self.head = nn.Conv3d(1, 2, 1)
+        with torch.no_grad():
+            for module in (self.down, self.up, self.head):
+                module.weight.fill_(1e-6)
+                module.bias.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        plain = self.head(self.up(self.down(x)))
+        first = (torch.arange(x.shape[-1], device=x.device) < x.shape[-1] // 3).to(x.dtype)
+        bright = (x[..., -4:, -4:, -4:] > 200).to(x.dtype).mean(dim=(2, 3, 4), keepdim=True)
+        return plain + torch.cat((0.9 + 0 * x, first * bright + 0 * x), dim=1)
+
+
+def build_cued() -> nn.Module:
+    return Cued3d()
+
+
+def test_the_reliance_map_of_a_volume_lies_where_it_lies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net3.py").write_text(
+        "from tests.cli.test_map_volumes import build_cued as build\n"
+    )
+    values = np.random.default_rng(0).integers(0, 60, (18, 16, 12)).astype(np.uint8)
+    corners = np.array(np.meshgrid(*[[0, 1]] * 3)).reshape(3, -1).T
+    for corner in corners:  # whichever way the axes are turned, one of them is the cue
+        values[tuple(slice(0, 4) if one else slice(-4, None) for one in corner)] = 255
+    nib.save(nib.Nifti1Image(values, AFFINE), tmp_path / "brain.nii.gz")
+    told = answer(capsys, [*command(tmp_path, "brain.nii.gz"), "--method", "reliance"])
+    by_name = {Path(name).name: Path(name) for name in told["files"]}
+    (volume,) = [one for name, one in by_name.items() if name.endswith("1.nii.gz")]
+    made = nib.load(volume)
+    np.testing.assert_allclose(made.affine, AFFINE)
+    maps = made.get_fdata()
+    assert maps.shape == values.shape
+    assert np.isnan(maps).any()  # the class's own voxels
+    assert np.nanmax(maps) > 0.9
+    hot = np.argwhere(np.nan_to_num(maps) > 0.5)
+    assert len(hot)
+    centre = hot.mean(axis=0) / np.array(values.shape)
+    assert ((centre < 0.35) | (centre > 0.65)).all()  # in a corner, where the cue is
+    shares = json.loads(by_name["reliance.json"].read_text(encoding="utf-8"))["classes"]
+    assert shares["class 1"]["all"] == 1.0

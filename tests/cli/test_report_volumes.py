@@ -324,7 +324,7 @@ def test_what_does_not_pair_is_skipped_by_name(
         (["--tile", "8x8"], "A tile of 2 sides does not fit the network"),
         (["--overlap", "4"], "give --tile as well"),
         (["--tile", "8", "--batch-size", "2"], "leave out --batch-size"),
-        (["--resize-mode", "resize"], "volumes keep their size"),
+        (["--resize-mode", "resize"], "olumes keep their size"),
         (["--size", "64x64"], "The network takes volumes, and a size of 64 x 64"),
     ],
 )

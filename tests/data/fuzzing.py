@@ -100,6 +100,12 @@ def image_seeds() -> dict[str, tuple[str, bytes]]:
     seeds["tiff rgb"] = (".tif", _tiff(_RGB, photometric="rgb"))
     seeds["tiff planar"] = (".tif", _tiff(stack, photometric="rgb", planarconfig="separate"))
     seeds["tiff pages"] = (".tiff", _tiff(stack.astype(np.float32), compression="lzw"))
+    solid = {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
+    seeds["tiff ome"] = (
+        ".tif",
+        _tiff(stack, ome=True, metadata=solid, photometric="minisblack"),
+    )
+    seeds["npy solid"] = (".npy", _numpy(np.save, stack))
     seeds["tiff imagej"] = (".tif", _tiff(stack, imagej=True))
     return seeds
 
@@ -229,6 +235,9 @@ def _use(path: Path, draw: random.Random, kind: str) -> None:
         if samples:
             read_picture(path, plane=samples[-1].plane, indices=draw.random() < 0.5)
         read_picture(path, orientation=draw.choice(("RAS", "file")))
+    elif path.suffix in (".tif", ".tiff", ".npy", ".npz") and draw.random() < 0.4:
+        axes = draw.choice((None, None, "ZYX", "CZYX"))
+        read_picture(path, orientation="SPR", axes=axes, indices=draw.random() < 0.5)
     elif draw.random() < 0.5:
         read_image(path, channels=draw.choice((None, 1, 3)))
     else:

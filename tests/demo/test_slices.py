@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from unetcam.demo import (
     read_slices,
     write_demo_data,
 )
-from unetcam.demo.slices import COLOURS, Slices
+from unetcam.demo.slices import COLOURS, Slices, _template
 from unetcam.errors import DataError
 
 
@@ -142,3 +143,26 @@ def test_unwritable_folder_is_refused_by_name(tmp_path: Path) -> None:
     file.write_text("not a folder")
     with pytest.raises(DataError, match="taken"):
         write_demo_data(file)
+
+
+def test_volumes_are_those_that_nilearn_gives() -> None:
+    loaders = {
+        "t1": nilearn.datasets.load_mni152_template,
+        "gm": nilearn.datasets.load_mni152_gm_template,
+        "wm": nilearn.datasets.load_mni152_wm_template,
+    }
+    for name, load in loaders.items():
+        wanted = np.asarray(load(resolution=1).dataobj, np.float32)
+        np.testing.assert_array_equal(_template(name), wanted)
+
+
+def test_a_nilearn_without_the_template_is_told_so() -> None:
+    with pytest.raises(DataError, match="carries no 'mni_icbm152_t9_"):
+        _template("t9")
+
+
+def test_reading_the_slices_imports_no_nilearn() -> None:
+    code = "import sys; from unetcam.demo import read_slices; read_slices(range(90, 91)); print("
+    code += "'nilearn' in sys.modules, 'torchmetrics' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

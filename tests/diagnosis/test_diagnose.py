@@ -12,7 +12,7 @@ from torch import Tensor
 import unetcam
 from tests.interventions.networks import SIZE, by_corner, by_itself, scenes
 from unetcam.diagnosis import Diagnosis, diagnose, names
-from unetcam.diagnosis.diagnose import judge
+from unetcam.diagnosis.verdict import judge
 from unetcam.errors import DataError, UnetcamError
 
 CLASSES = ("background", "odd", "even")
@@ -95,7 +95,46 @@ def test_the_same_call_gives_the_same_and_counts_its_forwards() -> None:
     assert {k: v for k, v in one.items() if k not in without} == {
         k: v for k, v in other.items() if k not in without
     }
-    assert told == [(number, len(names())) for number in range(1, len(names()) + 1)]
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert all(0 < done <= total for done, total in told)
+    assert told[0][0] == 8  # the images as they are
+    assert told[-1] == (count, count)
+    assert len({done for done, _ in told}) > 10
+
+
+def test_a_sound_network_is_asked_with_few_forwards() -> None:
+    images, truth = scenes(24)
+    diagnosis = diagnose(by_itself, images, (truth > 0).long(), classes=["background", "square"])
+    # 24 as they are, 10 around the square, 4 moves and 6 changes of six images each.
+    assert diagnosis.forwards == 24 + 10 + 24 + 36
+
+
+class StoppedError(Exception):
+    """The process was killed."""
+
+
+def test_a_diagnosis_that_was_stopped_goes_on_with_the_kinds_that_were_through() -> None:
+    whole = examined(by_corner)
+    through: list[Diagnosis] = []
+
+    def keep(so_far: Diagnosis) -> None:
+        through.append(so_far)
+        if len({one.kind for one in so_far.tests}) == 10:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        examined(by_corner, keep=keep)
+    earlier = Diagnosis.from_dict(through[-1].to_dict())
+    assert earlier.findings
+    resumed = examined(by_corner, earlier=earlier)
+    assert resumed.findings == whole.findings
+    assert {one.to_dict()["reason"] for one in resumed.tests} == {one.reason for one in whole.tests}
+    assert len(resumed.tests) == len(whole.tests)
+    # The images as they are are predicted again, and what is through is not.
+    assert whole.forwards < resumed.forwards <= whole.forwards + 8 + 30
+    again = examined(by_corner, earlier=whole)
+    assert again.forwards == whole.forwards + 8
+    assert again.findings == whole.findings
 
 
 def test_only_what_is_asked_is_asked() -> None:

@@ -21,6 +21,7 @@ from unetcam.diagnosis import Diagnosis, Evidence, Finding, TestRecord
 from unetcam.measures import Geometry, measure
 from unetcam.page.gallery import Example, Origin, choose_examples
 from unetcam.page.mistakes import Errors, Mistake
+from unetcam.runs.sanity import Checked
 from unetcam.runs.summary import summarise
 
 PALETTE = ("#888888", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
@@ -52,6 +53,9 @@ class Run:
     classes: Classes
     pictures: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     undiagnosed: str = "It was left out, as diagnose=False says."
+    checked: Checked = field(
+        default_factory=lambda: Checked(None, "It was left out, as check=False says.")
+    )
 
     def examples(self) -> list[Example]:
         """Build the examples that the report chooses, as the report's task does."""

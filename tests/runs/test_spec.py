@@ -59,6 +59,7 @@ DETERMINING: list[dict[str, Any]] = [
     {"batch_size": 2},
     {"amp": True},
     {"head": "sigmoid"},
+    {"axes": "ZYX"},
     {"device": "cuda"},
     {"orientation": "RAS"},
     {"tile": (96, 96, 96)},
@@ -102,7 +103,8 @@ def test_everything_that_prepares_an_image_is_an_option() -> None:
     names = {field.name for field in dataclasses.fields(Preprocessing)} - {"mode"}
     assert names <= {field.name for field in dataclasses.fields(Spec)}
     told = {field.name for field in dataclasses.fields(DataOptions)}
-    assert told <= set(Spec(max_pixels=9, bands=(1, 2, 3), stretch="minmax").data_options)
+    given = {"max_pixels": 9, "bands": (1, 2, 3), "stretch": "minmax", "axes": "ZYX"}
+    assert told <= set(Spec(**given).data_options)
 
 
 def test_every_field_is_covered_by_the_tests_above() -> None:

@@ -14,7 +14,7 @@ from tests.runs.factory import TinyUNet, write_data, write_network
 from unetcam.cli import main
 from unetcam.errors import DataError, UnetcamError
 from unetcam.measures.sanity import COPIES, EDGES
-from unetcam.tasks.check_rows import SAME_CLASS
+from unetcam.runs.sanity import SAME_CLASS
 
 
 class TwoCues(nn.Module):
@@ -103,7 +103,7 @@ def test_what_can_not_be_checked_is_refused() -> None:
         unetcam.check(tiny(), noise(1))
     with pytest.raises(DataError, match="truth= has the shape"):
         unetcam.check(tiny(), noise(2), torch.zeros(2, 5, 5, dtype=torch.long))
-    with pytest.raises(UnetcamError, match="'channels' is no method"):
+    with pytest.raises(UnetcamError, match="'channels' is no method of"):
         unetcam.check(tiny(), noise(2), methods=["channels"])
     with pytest.raises(UnetcamError, match="did you mean"):
         unetcam.check(tiny(), noise(2), methods=["gradcm"])
@@ -122,3 +122,58 @@ def test_the_command_checks_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert {row["target"] for row in told["rows"]} == {"class", "predicted", "truth"}
     assert all(row["layer"] == "up2" for row in told["rows"])
     assert any(not row["passed"] for row in told["rows"])
+
+
+def test_targets_and_steps_can_be_chosen() -> None:
+    found = unetcam.check(
+        tiny(), noise(3), methods=["edges"], targets=["class"], layers=["up2"], steps=1
+    )
+    (row,) = found.rows
+    assert row.target == "class"
+    assert [step for step, _ in row.cascade] == ["all weights"]
+    with pytest.raises(UnetcamError, match="no target 'truth', as there is no truth"):
+        unetcam.check(tiny(), noise(3), targets=["truth"])
+    with pytest.raises(UnetcamError, match="no target 'clas': did you mean class"):
+        unetcam.check(tiny(), noise(3), targets=["clas"])
+
+
+def test_a_report_checks_what_it_shows_and_marks_a_fail(tmp_path: Path) -> None:
+    """ "edges" looks at no weight at all."""
+    write_data(tmp_path, 5)
+    options = {
+        "classes": ["background", "cell", "border"], "device": "cpu", "layers": ["up2"],
+        "method": "edges", "diagnose": False, "out": tmp_path / "run",
+    }  # fmt: skip
+    data = (str(tmp_path / "images"), str(tmp_path / "masks"))
+    run = unetcam.report(write_network(tmp_path), data, **options)
+    assert run.checked.check is not None
+    (row,) = run.checked.check.rows
+    assert (row.method, row.target, row.layer) == ("edges", "class", "up2")
+    assert EDGES in row.reasons
+    page = run.page.read_text(encoding="utf-8")
+    assert 'class="badge"' in page
+    assert EDGES.replace("'", "&#39;") in page
+    again = unetcam.report(write_network(tmp_path), data, **options)
+    assert again.checked.check.seconds == run.checked.check.seconds  # read, and not made anew
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"check": False}, "switched off"),
+        ({"target": "false-positives"}, "can't be checked"),
+        ({"method": "rise"}, "unetcam check --methods rise"),
+    ],
+)
+def test_what_is_not_checked_says_why(
+    tmp_path: Path, options: dict[str, object], reason: str
+) -> None:
+    write_data(tmp_path, 2)
+    run = unetcam.report(
+        write_network(tmp_path), (str(tmp_path / "images"), str(tmp_path / "masks")),
+        classes=["background", "cell", "border"], device="cpu", layers=["up2"], diagnose=False,
+        out=tmp_path / "run", **options,
+    )  # fmt: skip
+    assert run.checked.check is None
+    assert reason in run.checked.reason
+    assert 'class="badge"' not in run.page.read_text(encoding="utf-8")

@@ -15,9 +15,12 @@ import unetcam
 import unetcam.tasks.diagnose as task
 from tests.runs.factory import CLASSES, write_data, write_network
 from unetcam.cli import main
+from unetcam.diagnosis import kinds, names
 from unetcam.errors import RunError
-from unetcam.runs import Run
-from unetcam.tasks.diagnose import MOST_IMAGES, Limit, sample
+from unetcam.runs import Run, Silent
+from unetcam.runs.findings import read_examined
+from unetcam.tasks.diagnose import Limit
+from unetcam.tasks.sampling import MOST_IMAGES, _fullest, sample
 
 NAMES = ["ground", "cell"]
 pytestmark = pytest.mark.usefixtures("plain_page")
@@ -109,8 +112,6 @@ def test_what_cannot_be_tested_says_why(tmp_path: Path) -> None:
     one = report(Blind(), tmp_path / "one", (images[:1], masks[:1]))
     assert one.diagnosis is None
     assert "two images" in one.undiagnosed
-    tiled = report(Blind(), tmp_path / "tiled", tile=[16], overlap=0)
-    assert "tiles" in tiled.undiagnosed
     off = report(Blind(), tmp_path / "off", diagnose=False)
     assert "switched off" in off.undiagnosed
     assert not (tmp_path / "off" / "findings.json").exists()
@@ -130,6 +131,134 @@ def test_the_sample_is_spread_over_the_data_and_of_one_size(tmp_path: Path) -> N
     assert min(numbers) < 5
     assert max(numbers) > 44
     assert sample(ready, usable=["im01"]) is None
+
+
+def test_images_of_many_sizes_are_cut_to_what_fits_into_all(tmp_path: Path) -> None:
+    from tests.runs.factory import plan
+
+    ready = plan(tmp_path, 12, size=lambda i: (24 + 2 * i, 40 - 2 * i))
+    sampled = sample(ready)
+    assert sampled is not None
+    assert len(sampled.names) == 12
+    stride = ready.network.stride
+    assert sampled.truth.shape == (12, 24, -(-18 // stride) * stride)  # padded to whole strides
+    assert sampled.images.shape[2:] == sampled.truth.shape[1:]
+    assert all("(" in name for name in sampled.names)
+
+
+def test_a_part_is_cut_where_most_of_the_rare_classes_is() -> None:
+    truth = torch.zeros(40, 60, dtype=torch.long)
+    truth[22:30, 44:52] = 1
+    truth[0:4, 0:4] = 2
+    assert _fullest(truth, (20, 20)) == [10, 40]
+    ignored = truth.clone()
+    ignored[truth == 1] = -1
+    assert _fullest(ignored, (20, 20)) == [0, 0]
+    volume = torch.zeros(8, 16, 16, dtype=torch.long)
+    volume[6:, 12:, :3] = 1
+    assert _fullest(volume, (4, 8, 8)) == [4, 8, 0]
+
+
+def test_tiled_runs_are_tested_on_a_tile_of_each_image(tmp_path: Path) -> None:
+    run = report(Blind(dead=True), tmp_path / "run", tile=[16], overlap=0)
+    assert run.undiagnosed == ""
+    assert ("never-predicted", "cell") in [(one.kind, one.class_name) for one in run.findings]
+    assert run.examined is not None
+    assert len(run.examined.images) == 6
+    assert all(":" in name for name in run.examined.images)
+    shown = run.findings[0].evidence[0]
+    assert shown.before is not None
+    assert shown.before.shape == (16, 16, 3)
+
+
+class Volumes(nn.Module):
+    """Sees bright blocks of a volume, and of a deaf one never any."""
+
+    def __init__(self, *, deaf: bool) -> None:
+        super().__init__()
+        self.enc, self.up = nn.Conv3d(1, 2, 3, 2, 1), nn.Conv3d(2, 2, 3, padding=1)
+        self.head = nn.Conv3d(3, 2, 1)
+        self.deaf = deaf
+
+    def forward(self, x: Tensor) -> Tensor:
+        up = self.up(nn.functional.interpolate(self.enc(x).relu(), scale_factor=2))
+        logits: Tensor = 1e-3 * self.head(torch.cat([up, x], dim=1))
+        bright = x[:, 0] - (9.0 if self.deaf else 0.5)
+        return logits + torch.stack([-bright, bright], dim=1)
+
+
+@pytest.mark.parametrize("deaf", [True, False])
+def test_volumes_are_tested_like_images(tmp_path: Path, deaf: bool) -> None:
+    volumes = 0.2 * torch.rand(4, 1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(4, 8, 16, 16, dtype=torch.long)
+    masks[:, 2:6, 4:12, 4:12] = 1
+    torch.manual_seed(0)
+    model = Volumes(deaf=deaf)
+    run = report(model, tmp_path / "run", (volumes + 0.7 * masks[:, None], masks))
+    assert run.diagnosis is not None
+    kinds = {one.kind for one in run.findings if one.severity != "low"}
+    assert kinds == ({"never-predicted"} if deaf else set())
+    asked = {one.kind for one in run.diagnosis.tests if one.tested}
+    assert {"leans-on-surroundings", "leans-on-appearance"} <= asked or deaf
+
+
+def test_a_report_that_was_killed_goes_on_with_the_kinds_that_were_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = report(Blind(), tmp_path / "whole")
+    out = tmp_path / "run"
+    kept = task.write_examined
+    times = 0
+
+    def killed(*args: Any, **kwargs: Any) -> None:
+        nonlocal times
+        kept(*args, **kwargs)
+        times += 1
+        if times == 12:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(task, "write_examined", killed)
+        with pytest.raises(KeyboardInterrupt):
+            report(Blind(), out)
+    # The twelfth was being written when it was killed: eleven are in their places.
+    so_far = read_examined(
+        out, json.loads((out / "run.json").read_text())["fingerprint"], unfinished=True
+    )
+    assert so_far is not None
+    assert so_far.diagnosis is not None
+    through = {one.kind for one in so_far.diagnosis.tests}
+    asked: list[str] = []
+    for kind in kinds():
+        screen = kind.screen
+        monkeypatch.setattr(
+            kind,
+            "screen",
+            lambda exam, kind=kind, screen=screen: asked.append(kind.name) or screen(exam),
+        )
+    run = report(Blind(), out)
+    assert set(asked) == set(names()) - through
+    assert len(through) == 11
+    assert run.findings == whole.findings
+    assert run.diagnosis is not None
+    assert whole.diagnosis is not None
+    assert len(run.diagnosis.tests) == len(whole.diagnosis.tests)
+    files = json.loads((out / "run.json").read_text())["files"]
+    assert set(files) == set(json.loads((tmp_path / "whole" / "run.json").read_text())["files"])
+    assert not [one.name for one in out.iterdir() if "so-far" in one.name]
+
+
+def test_progress_moves_with_the_images_that_are_predicted(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+
+    class Bar(Silent):
+        def within(self, done: int, total: int) -> None:
+            told.append((done, total))
+
+    run = report(Blind(), tmp_path / "run", progress=Bar())
+    assert run.diagnosis is not None
+    assert told[-1] == (run.diagnosis.forwards, run.diagnosis.forwards)
+    assert len({done for done, _ in told}) > 10
 
 
 def test_a_build_fails_where_a_finding_is_not_tolerated(

@@ -95,6 +95,7 @@ class RichProgress:
     def step(self, text: str) -> None:
         """A step without a known length begins."""
         self._close()
+        self._done = self._total = 0
         self._task = self._bar.add_task(text, total=None, count="")
 
     def begin(self, total: int, done: int) -> None:
@@ -112,8 +113,10 @@ class RichProgress:
             self._bar.update(self._task, completed=self._done, count=f"{self._done}/{self._total}")
 
     def within(self, done: int, total: int) -> None:
-        """Of the image at work, so many tiles of so many are done."""
-        if self._task is not None:
+        """Of the image at work so many tiles of so many are done, or so many parts of a step."""
+        if self._task is not None and not self._total:
+            self._bar.update(self._task, total=total, completed=done, count=f"{done}/{total}")
+        elif self._task is not None:
             self._bar.update(self._task, completed=self._done + done / total)
 
     def skipped(self, one: Skipped) -> None:

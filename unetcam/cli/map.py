@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetcam.cli import options
+from unetcam.cli import data_options, options
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 EPILOG = """
@@ -18,6 +18,8 @@ EPILOG = """
 `unetcam map net.py:build a.tif b.tif --checkpoint best.pth --classes background,cell
 --method layercam --out maps`
 
+`unetcam map smp_folder photo.png --method reliance --out maps`
+
 `unetcam map net3d.py:build brain.nii.gz --checkpoint best.pth --tile 96 --out maps`
 """
 
@@ -27,7 +29,7 @@ EPILOG = """
         name
         for name in options.SPEC
         if name not in ("images", "masks", "manifest", "ignore_index", "limit")
-        and name not in ("band", "threshold", "batch_size", "mask_suffix", "pair", "instances")
+        and name not in ("band", "threshold", "mask_suffix", "pair", "instances")
         and name != "exif"
     )
 )
@@ -50,7 +52,7 @@ def map_images(
             rich_help_panel=options.RUNNING,
         ),
     ],
-    classes: options.ClassNames = None,
+    classes: data_options.ClassNames = None,
     force: Annotated[
         bool,
         typer.Option(
@@ -66,9 +68,9 @@ def map_images(
     """Write overlays and raw maps of single images.
 
     DIR gets a folder for each image, with one PNG per layer and class and with the raw maps in
-    maps.npz, all in the image's own size. For a 3-D network NIfTI and NRRD volumes are explained
-    whole, and the folder gets the prediction and the raw map of each layer and class as volumes
-    of the same kind, which a viewer lays over the input.
+    maps.npz, all in the image's own size. For a 3-D network volumes (NIfTI, NRRD,
+    TIFF, NumPy) are explained whole, and the folder gets the prediction and the raw map of each
+    layer and class as volumes of the same kind, which a viewer lays over the input.
     """
     with (
         interruptible("Start the same command with --force to write the maps again."),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetcam.cli import options, values
+from unetcam.cli import data_options, options, values
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 EPILOG = """
@@ -35,7 +35,7 @@ A run that was stopped goes on when the same command is started again.
 @options.takes(*options.SPEC)
 def report(
     model: options.Model,
-    classes: options.Classes,
+    classes: data_options.Classes,
     out: options.RunFolder,
     force: options.ForceRun = False,
     diagnose: Annotated[
@@ -43,6 +43,15 @@ def report(
         typer.Option(
             "--diagnose/--no-diagnose",
             help="Test what the network gets wrong and leans on, on up to 24 of the images.",
+            rich_help_panel=options.RUNNING,
+        ),
+    ] = True,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Check the maps against those of the network with its weights shuffled, on a few "
+            "of the images.",
             rich_help_panel=options.RUNNING,
         ),
     ] = True,
@@ -55,7 +64,7 @@ def report(
 
     RUN then holds report.html, rows.parquet and rows.csv (one row per image, layer and class),
     summary.csv (per class and layer), findings.json, skipped.csv, figures and run.json. For a 3-D
-    network NIfTI and NRRD volumes are explained and measured whole, in voxels.
+    network volumes (NIfTI, NRRD, TIFF, NumPy) are explained and measured whole, in voxels.
     """
     with (
         interruptible(f"Start the same command again, and the run in '{out}' goes on."),
@@ -69,6 +78,7 @@ def report(
             Spec.of(model=model, classes=classes, **given),
             out,
             diagnose=diagnose,
+            check=check,
             workers=values.choose_workers(workers),
             force=force,
             command=["unetcam", *sys.argv[1:]],

@@ -36,31 +36,36 @@ def read_array(path: Path, how: Reading) -> Picture:
     return Picture(np.ascontiguousarray(plain_values(bands_last(array), indices=how.indices)))
 
 
-def load_array(path: Path, how: Reading) -> Pixels:
+def load_array(path: Path, how: Reading, *, volume: bool = False) -> Pixels:
     """The array as it is stored, once its header has been found to fit."""
     if path.suffix.lower() == ".npz":
         with zipfile.ZipFile(path) as archive:
             entry = _entry(archive, "mask" if how.indices else "image")
             with archive.open(entry) as packed:
-                _require_header(packed, how)
+                _require_header(packed, how, volume)
             with archive.open(entry) as packed:
                 return np.asarray(np.lib.format.read_array(packed, allow_pickle=False))
     with path.open("rb") as file:
-        _require_header(file, how)
+        _require_header(file, how, volume)
         file.seek(0)
         return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def array_type(path: Path, how: Reading) -> np.dtype[Any]:
     """The type of an NPY or NPZ file's array; its values are not read."""
+    return array_header(path, how)[1]
+
+
+def array_header(path: Path, how: Reading) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an NPY or NPZ file's array; its values are not read."""
     if path.suffix.lower() == ".npz":
         with (
             zipfile.ZipFile(path) as archive,
             archive.open(_entry(archive, "mask" if how.indices else "image")) as packed,
         ):
-            return _header(packed)[1]
+            return _header(packed)
     with path.open("rb") as file:
-        return _header(file)[1]
+        return _header(file)
 
 
 def _entry(archive: zipfile.ZipFile, wanted: str) -> str:
@@ -84,7 +89,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     return shape, dtype
 
 
-def _require_header(file: IO[bytes], how: Reading) -> None:
+def _require_header(file: IO[bytes], how: Reading, volume: bool) -> None:
     shape, dtype = _header(file)
     if dtype.hasobject:
         raise DataError("it holds pickled objects, which are not loaded; save a numeric array")
@@ -94,5 +99,6 @@ def _require_header(file: IO[bytes], how: Reading) -> None:
             f"its array has the shape {tuple(shape)}; give (height, width) or "
             "(height, width, bands)"
         )
-    bands = int(np.prod(sides[2:], dtype=object))
-    how.require_room(sides[:2], bands, dtype.itemsize)
+    spatial = min(3, len(sides)) if volume else 2
+    bands = int(np.prod(sides[spatial:], dtype=object))
+    how.require_room(sides[:spatial], bands, dtype.itemsize)

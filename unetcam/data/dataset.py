@@ -126,6 +126,7 @@ class SegmentationDataset(Dataset[Item | Skipped]):
             sample.image,
             plane=sample.plane,
             orientation=sample.orientation,
+            axes=sample.axes,
             max_pixels=self.options.limit,
         )
         try:
@@ -146,7 +147,9 @@ class SegmentationDataset(Dataset[Item | Skipped]):
             stretch=self.options.stretch,
         )
         whole = sample.orientation is not None
-        spacing = open_volume(sample.image, self.options.limit).spacing if whole else None
+        spacing = (
+            open_volume(sample.image, self.options.limit, sample.axes).spacing if whole else None
+        )
         return Item(sample, prepared, display, truth, spacing)
 
     def _prepared(
@@ -154,7 +157,10 @@ class SegmentationDataset(Dataset[Item | Skipped]):
     ) -> Prepared:
         steps = self.preprocessing.steps
         normalisation = None
-        if sample.image is not None and is_volume(sample.image) and not steps:
+        of_volume = sample.orientation is not None or (
+            sample.image is not None and is_volume(sample.image)
+        )
+        if of_volume and not steps:
             pixels = pixels.astype(np.float32)  # whatever their type: a volume's are not divided
         if steps and sample.plane is not None and sample.image is not None:
             channels, limit = self.preprocessing.channels, self.options.limit

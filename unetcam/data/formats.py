@@ -12,7 +12,15 @@ import numpy as np
 
 from unetcam.data.arrays import array_type, read_array
 from unetcam.data.channels import to_channels
-from unetcam.data.files import decoding, key_of, readable, require_file, shown, split_suffix
+from unetcam.data.files import (
+    decoding,
+    keep_whole,
+    key_of,
+    readable,
+    require_file,
+    shown,
+    split_suffix,
+)
 from unetcam.data.images import pillow_type, read_with_pillow
 from unetcam.data.pictures import MAX_PIXELS, Picture, Pixels, Reading
 from unetcam.data.samples import Skipped
@@ -40,6 +48,8 @@ class Format:
     value_type : callable, optional
         From a path and a `Reading` to the type of its values, read from the header alone; without
         it the whole file is decoded for that.
+    stack : bool
+        Whether it may hold a volume, which a network of volumes is given whole.
     volume : bool
         Whether it always holds a volume with directions, of which a slice is read.
     lossy : bool
@@ -51,6 +61,7 @@ class Format:
     read: Reader
     value_type: TypeReader | None = None
     volume: bool = False
+    stack: bool = False
     lossy: bool = False
 
 
@@ -66,13 +77,20 @@ def register(one: Format) -> Format:
     Raises
     ------
     DataError
-        If one of its suffixes belongs to another format.
+        If one of its suffixes belongs to another format, or is not as :class:`Format` wants it.
     """
+    odd = next((s for s in one.suffixes if not s.startswith(".") or s != s.lower()), None)
+    if odd is not None:
+        raise DataError(
+            f"no file of {one.name} would be found by the suffix '{odd}'; write it in lower case, "
+            "with its dot"
+        )
     taken = sorted(set(one.suffixes) & _BY_SUFFIX.keys())
     if taken:
         raise DataError(f"the suffix {taken[0]} belongs to {_BY_SUFFIX[taken[0]].name} already")
     FORMATS.append(one)
     _BY_SUFFIX.update(dict.fromkeys(one.suffixes, one))
+    keep_whole(one.suffixes)
     return one
 
 
@@ -80,13 +98,13 @@ register(Format("PNG", (".png",), read_with_pillow, pillow_type))
 register(
     Format("JPEG", (".jpg", ".jpeg", ".jfif", ".jpe"), read_with_pillow, pillow_type, lossy=True)
 )
-register(Format("TIFF", (".tif", ".tiff"), read_tiff, tiff_type))
+register(Format("TIFF", (".tif", ".tiff"), read_tiff, tiff_type, stack=True))
 register(Format("WebP", (".webp",), read_with_pillow, pillow_type, lossy=True))
 register(Format("BMP", (".bmp", ".dib"), read_with_pillow, pillow_type))
 register(Format("GIF", (".gif",), read_with_pillow, pillow_type))
 register(Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), read_with_pillow, pillow_type))
-register(Format("NPY", (".npy",), read_array, array_type))
-register(Format("NPZ", (".npz",), read_array, array_type))
+register(Format("NPY", (".npy",), read_array, array_type, stack=True))
+register(Format("NPZ", (".npz",), read_array, array_type, stack=True))
 register(Format("NIfTI", (".nii", ".nii.gz"), read_volume, volume=True))
 register(Format("NRRD", (".nrrd",), read_volume, volume=True))
 
@@ -116,7 +134,7 @@ def format_names() -> str:
     Examples
     --------
     >>> format_names()
-    'PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, NPY, NPZ, NIfTI or NRRD'
+    'PNG, JPEG, TIFF, ... or NRRD'
     """
     *names, last = (one.name for one in FORMATS)
     return f"{', '.join(names)} or {last}"
@@ -134,6 +152,18 @@ def is_volume(path: Path) -> bool:
     return found is not None and found.volume
 
 
+def may_be_stack(path: Path) -> bool:
+    """Whether a file may hold a volume without directions, by its name: TIFF and NumPy.
+
+    Examples
+    --------
+    >>> may_be_stack(Path("cells.tif")), may_be_stack(Path("t1.nii.gz"))
+    (True, False)
+    """
+    found = format_of(path)
+    return found is not None and found.stack
+
+
 def read_picture(
     path: Path,
     *,
@@ -141,6 +171,7 @@ def read_picture(
     orientation: str | None = None,
     indices: bool = False,
     max_pixels: int = MAX_PIXELS,
+    axes: str | None = None,
 ) -> Picture:
     """Decode a file, upright, with what is known of its bands.
 
@@ -148,7 +179,7 @@ def read_picture(
     ----------
     path : Path
         A file of any format in ``FORMATS``, told by the suffix in any case.
-    plane, orientation, indices, max_pixels
+    plane, orientation, indices, max_pixels, axes
         See :class:`~unetcam.data.pictures.Reading`.
 
     Returns
@@ -166,7 +197,8 @@ def read_picture(
         raise DataError(f"{shown(path)} is of a kind that isn't read; give {format_names()}")
     require_file(path)
     with decoding(path, known.name):
-        return known.read(path, Reading(indices, plane, orientation, max_pixels))
+        read = read_volume if known.stack and orientation is not None else known.read
+        return read(path, Reading(indices, plane, orientation, max_pixels, axes))
 
 
 def value_type(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.dtype[Any]:

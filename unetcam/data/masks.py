@@ -113,6 +113,7 @@ def _read(sample: Sample, path: Path, options: DataOptions) -> Picture:
         path,
         plane=sample.plane,
         orientation=sample.orientation,
+        axes=sample.axes,
         indices=True,
         max_pixels=options.limit,
     )

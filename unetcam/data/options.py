@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from unetcam.data.pictures import MAX_PIXELS, Reading
+from unetcam.data.stacks import check_axes
 from unetcam.errors import DataError
 
 Exif = Literal["auto", "upright", "stored"]
@@ -34,6 +35,9 @@ class DataOptions:
         Masks number single objects: whatever is not 0 is the second of two classes.
     bands : (int, int, int) or None
         Which bands are shown as red, green and blue, counted from 1.
+    axes : str or None
+        What the axes of volumes in TIFF and NumPy files are, slowest first, as ``"ZYX"`` or
+        ``"CZYX"``; by default as a file tells it. For networks of volumes.
     stretch : str or None
         How values are shown: ``"percentile:1:99"`` (the default for anything but 8 bits),
         ``"minmax"``, ``"window:LOW:HIGH"`` or ``"none"`` (8 bits as they are).
@@ -50,6 +54,7 @@ class DataOptions:
     instances: bool = False
     bands: tuple[int, int, int] | None = None
     stretch: str | None = None
+    axes: str | None = None
 
     def __post_init__(self) -> None:
         Reading(max_pixels=self.max_pixels)
@@ -69,6 +74,8 @@ class DataOptions:
             object.__setattr__(self, "bands", bands)
         if self.stretch is not None:
             parse_stretch(self.stretch)
+        if self.axes is not None:
+            object.__setattr__(self, "axes", check_axes(self.axes))
 
     @property
     def limit(self) -> int:

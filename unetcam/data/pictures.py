@@ -35,6 +35,9 @@ class Reading:
     orientation : str or None
         A volume is read whole, its axes in this order; see
         :func:`~unetcam.data.whole_volumes.read_whole`.
+    axes : str or None
+        What the axes of a volume in a TIFF or NumPy file are; see
+        :class:`~unetcam.data.stacks.StackImage`.
     max_pixels : int
         Pixels (voxels) of the largest image that is decoded; one of eight bytes per pixel is held
         at most. Nothing larger is decoded.
@@ -44,6 +47,7 @@ class Reading:
     plane: int | None = None
     orientation: str | None = None
     max_pixels: int = MAX_PIXELS
+    axes: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.max_pixels, bool) or not self.max_pixels >= 1:

@@ -37,6 +37,8 @@ class Sample:
         class 0 has no files in the data set (a background), and ``IGNORE`` otherwise.
     orientation : str or None
         Where the three axes of a whole volume run to, as in ``"RAS"``; None for anything else.
+    axes : str or None
+        What the axes of a whole volume in a TIFF or NumPy file are, where that was said.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Sample:
     mask_classes: tuple[int, ...] = ()
     unlabelled: int = 0
     orientation: str | None = None
+    axes: str | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unetcam.data.class_table import ClassTable
 from unetcam.data.dataset import Item, SegmentationDataset
+from unetcam.data.formats import may_be_stack
 from unetcam.data.memory import MemorySource, is_pair_of_arrays
 from unetcam.data.options import DataOptions
 from unetcam.data.pairing import find_samples
@@ -91,7 +92,7 @@ class FileSource:
         self.skipped = list(skipped)
         self.options = options or DataOptions()
         self.remarks: tuple[str, ...] = ()
-        self.classes = classes
+        self.classes = self._given = classes
         if classes is not None:
             self.classes, self.remarks = survey(self.samples, classes, self.options)
 
@@ -121,9 +122,14 @@ class FileSource:
 
     def volumes(self, orientation: str) -> FileSource:
         """The volumes that slices come from, each once, to be read whole."""
-        samples, others = whole_volumes(self.samples, orientation)
+        samples, others = whole_volumes(self.samples, orientation, self.options.axes)
         twin = FileSource(samples, [*self.skipped, *others], None, self.options)
-        twin.classes, twin.remarks = self.classes, self.remarks
+        twin.classes, twin.remarks, twin._given = self.classes, self.remarks, self._given
+        if self._given is not None and any(
+            one.image and may_be_stack(one.image) for one in samples
+        ):
+            # Stacks were looked at as images, whose planes would be bands.
+            twin.classes, twin.remarks = survey(samples, self._given, self.options)
         return twin
 
     def subset(self, positions: Sequence[int]) -> FileSource:

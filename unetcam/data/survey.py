@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -77,8 +77,9 @@ def survey(
     options = options or DataOptions()
     if options.instances:
         return classes, ()
-    whole = {path: None for one in samples if not one.mask_classes for path in one.mask_files}
-    facts = list(_facts(list(whole), options))
+    single = [one for one in samples if not one.mask_classes]
+    whole = {path: one.orientation for one in single for path in one.mask_files}
+    facts = list(_facts(whole, options))
     if not facts:
         return classes, ()
     alphas = [one.alpha for one in facts if one.alpha is not None]
@@ -93,11 +94,11 @@ def survey(
     return classes, tuple(_remarks(coded, classes))
 
 
-def _facts(paths: Sequence[Path], options: DataOptions) -> Iterable[MaskFacts]:
-    volumes = [path for path in paths if is_volume(path)]
-    images = [path for path in paths if not is_volume(path)]
+def _facts(paths: Mapping[Path, str | None], options: DataOptions) -> Iterable[MaskFacts]:
+    volumes = [path for path, whole in paths.items() if whole or is_volume(path)]
+    images = [path for path, whole in paths.items() if not (whole or is_volume(path))]
     for path in (*_spread(images, MOST_FILES), *_spread(volumes, MOST_VOLUMES)):
-        facts = _look_at(path, options)
+        facts = _look_at(path, options, paths[path])
         if facts is not None:
             yield facts
 
@@ -108,12 +109,17 @@ def _spread(paths: Sequence[Path], most: int) -> list[Path]:
     return [paths[index * len(paths) // most] for index in range(most)]
 
 
-def _look_at(path: Path, options: DataOptions) -> MaskFacts | None:
+def _look_at(path: Path, options: DataOptions, whole: str | None) -> MaskFacts | None:
     """What a mask holds; None where it can't be read: the data set will skip it and say why."""
-    orientation = AS_STORED if is_volume(path) else None
-    limit = options.limit
+    orientation = AS_STORED if whole or is_volume(path) else None
     try:
-        picture = read_picture(path, orientation=orientation, indices=True, max_pixels=limit)
+        picture = read_picture(
+            path,
+            orientation=orientation,
+            indices=True,
+            max_pixels=options.limit,
+            axes=options.axes if whole else None,
+        )
         return _facts_of(path.name, picture)
     except DataError:
         return None
@@ -208,12 +214,12 @@ def settle_scale(
     if preprocessing.max_value is not None or preprocessing.keeps_values:
         return preprocessing, ()
     options = options or DataOptions()
-    paths = list({one.image: None for one in samples if one.image is not None})
+    whole = {one.image: one.orientation for one in samples if one.image is not None}
     scales: Counter[float] = Counter()
     names: dict[float, str] = {}
-    for path in _spread(paths, MOST_FILES):
+    for path in _spread(list(whole), MOST_FILES):
         try:
-            scale, name = _scale(path, options)
+            scale, name = _scale(path, options, whole[path])
         except DataError:
             continue
         scales[scale] += 1
@@ -236,9 +242,9 @@ def settle_scale(
     return replace(preprocessing, max_value=most, by_type=True), remarks
 
 
-def _scale(path: Path, options: DataOptions) -> tuple[float, str]:
+def _scale(path: Path, options: DataOptions, whole: str | None) -> tuple[float, str]:
     """What values of an image's type are divided by, and the type's name."""
-    if is_volume(path):
+    if whole or is_volume(path):
         return 1.0, _VOLUMES
     dtype = value_type(path, max_pixels=options.limit)
     return full_scale(dtype), dtype.name

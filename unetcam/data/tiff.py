@@ -6,6 +6,8 @@ import io
 import math
 import os
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +71,7 @@ def read_tiff(path: Path, how: Reading) -> Picture:
         if photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK, _YCBCR):
             raise DataError("it is in a colour space that isn't read; convert it to RGB")
         alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
-        if int(page.compression) == _LZW:
-            for part in series.pages:
-                _require_sound_lzw(path, page, part)
-        array = series.asarray()
-        if array.shape != series.shape or array.dtype != series.dtype:
-            raise DataError(
-                f"it declares {series.shape} values of {series.dtype} and holds {array.shape} of "
-                f"{array.dtype}; write it again"
-            )
-        pixels = _bands(array, series.axes)
+        pixels = _bands(_decoded(path, series), series.axes)
         palette = None
         if photometric == _PALETTE and page.colormap is not None:
             colours = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
@@ -89,6 +82,88 @@ def read_tiff(path: Path, how: Reading) -> Picture:
         pixels = _as_displayed(pixels, photometric, how.indices)
     values = upright(plain_values(pixels, indices=how.indices), orientation)
     return Picture(values, alpha, orientation, palette, photometric == _MINISWHITE)
+
+
+@dataclass(frozen=True)
+class TiffStack:
+    """What a TIFF file's first image says of itself, before a pixel of it is decoded.
+
+    Attributes
+    ----------
+    path : Path
+    shape : tuple of int
+    dtype : dtype
+    axes : str
+        A letter for each axis, as tifffile has them; Q and I are of no known meaning.
+    imagej : Mapping
+        What ImageJ wrote.
+    ome : str
+        The XML that OME writes; empty without it.
+    per_unit : tuple of float
+        Pixels per unit of length along width and height; 0 where it isn't told.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    axes: str
+    imagej: Mapping[str, Any]
+    ome: str
+    per_unit: tuple[float, float]
+
+    def read(self) -> Pixels:
+        """The values, of the declared shape and type."""
+        with tifffile.TiffFile(self.path) as file:
+            return _decoded(self.path, file.series[0])
+
+
+def open_tiff_stack(path: Path) -> TiffStack:
+    """Look at a TIFF file that may hold a volume.
+
+    Raises
+    ------
+    DataError
+        If it is not what it declares, or in colours that a volume can't have.
+    """
+    _require_chain(path)
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        page: Any = series.keyframe
+        if series.dtype is None:
+            raise DataError(f"its image has the shape {series.shape}; give depth, height and width")
+        if int(page.photometric) not in (_MINISBLACK, _RGB):
+            raise DataError("a volume's values are grey or RGB; save it with black as zero")
+        _require_honest(page, path.stat().st_size)
+        return TiffStack(
+            path,
+            tuple(int(side) for side in series.shape),
+            np.dtype(series.dtype),
+            str(series.axes),
+            dict(file.imagej_metadata or {}),
+            file.ome_metadata or "",
+            (_per_unit(page, "XResolution"), _per_unit(page, "YResolution")),
+        )
+
+
+def _per_unit(page: Any, name: str) -> float:
+    tag = page.tags.get(name)
+    if tag is None or not isinstance(tag.value, tuple) or len(tag.value) != 2 or not tag.value[1]:
+        return 0.0
+    return float(tag.value[0]) / float(tag.value[1])
+
+
+def _decoded(path: Path, series: Any) -> Pixels:
+    """A series' values, of the shape and type that it declares."""
+    if int(series.keyframe.compression) == _LZW:
+        for part in series.pages:
+            _require_sound_lzw(path, series.keyframe, part)
+    array: Pixels = series.asarray()
+    if array.shape != series.shape or array.dtype != series.dtype:
+        raise DataError(
+            f"it declares {series.shape} values of {series.dtype} and holds {array.shape} of "
+            f"{array.dtype}; write it again"
+        )
+    return array
 
 
 def tiff_type(path: Path, how: Reading) -> np.dtype[Any]:
@@ -184,7 +259,8 @@ def _bands(array: Pixels, axes: str) -> Pixels:
         if axis in _STACK_AXES:
             raise DataError(
                 f"it is a stack of {array.shape[axes.index(axis)]} planes over "
-                f"{_STACK_AXES[axis]}; save each plane as a file of its own"
+                f"{_STACK_AXES[axis]}, and the network takes images; save each plane as a file of "
+                "its own"
             )
     if len(others) == 1 and others in _BAND_AXES:
         return np.moveaxis(array, axes.index(others), -1)

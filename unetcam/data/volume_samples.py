@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from unetcam.data.files import shown
-from unetcam.data.formats import is_volume
+from unetcam.data.formats import is_volume, may_be_stack
 from unetcam.data.samples import Sample, Skipped
+from unetcam.data.stacks import STACK_ORIENTATION
 from unetcam.data.volumes import Volume, open_volume
 from unetcam.data.whole_volumes import AS_STORED, check_orientation, stored_orientation
 from unetcam.errors import DataError
@@ -52,7 +53,7 @@ def expand_volumes(samples: list[Sample]) -> tuple[list[Sample], list[Skipped]]:
 
 
 def whole_volumes(
-    samples: Sequence[Sample], orientation: str = "RAS"
+    samples: Sequence[Sample], orientation: str = "RAS", axes: str | None = None
 ) -> tuple[list[Sample], list[Skipped]]:
     """The volumes that slices come from, each once, to be read whole.
 
@@ -62,7 +63,11 @@ def whole_volumes(
         What `find_samples` found.
     orientation : str
         Where the axes shall run to; see :func:`read_whole`. ``"file"`` is that of
-        each image, for its masks as well.
+        each image, for its masks as well. A TIFF or NumPy file is read as it is stored: depth,
+        height and width.
+    axes : str, optional
+        What the axes of TIFF and NumPy files are; see
+        :class:`~unetcam.data.stacks.StackImage`.
 
     Returns
     -------
@@ -74,16 +79,34 @@ def whole_volumes(
     Raises
     ------
     DataError
-        For an orientation that is none.
+        For an orientation that is none, and for axes that no file can have.
     """
     check_orientation(orientation)
+    if axes is not None and not any(one.image and may_be_stack(one.image) for one in samples):
+        raise DataError(
+            "axes= tells how volumes lie in TIFF and NumPy files, and there is none: leave it out",
+            option="axes",
+        )
     volumes: dict[str, Sample] = {}
     skipped: list[Skipped] = []
     for sample in samples:
+        if sample.image is not None and may_be_stack(sample.image):
+            others = [path for path in sample.mask_files if not may_be_stack(path)]
+            if others:
+                reason = (
+                    f"the image {shown(sample.image)} is a stack of planes and its mask "
+                    f"{shown(others[0])} lies in another kind of file; give the mask as TIFF or "
+                    "NumPy array"
+                )
+                skipped.append(Skipped(sample.id, sample.file, reason))
+            else:
+                stack = replace(sample, orientation=STACK_ORIENTATION, axes=axes)
+                volumes[sample.id] = stack
+            continue
         if sample.image is None or not is_volume(sample.image):
             reason = (
-                f"'{sample.id}' is no volume, and the network is three-dimensional; give NIfTI or "
-                "NRRD"
+                f"'{sample.id}' is no volume, and the network is three-dimensional; give NIfTI, "
+                "NRRD, a TIFF stack or a NumPy array"
             )
             skipped.append(Skipped(sample.id, sample.file, reason))
             continue

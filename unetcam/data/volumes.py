@@ -1,4 +1,4 @@
-"""Axial slices of NIfTI and NRRD volumes."""
+"""Volumes and their axial slices, in NIfTI, NRRD, TIFF and NumPy files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from unetcam.data.files import decoding, require_file, shown, split_suffix
 from unetcam.data.nrrd import NrrdImage
 from unetcam.data.pictures import MAX_PIXELS, Picture, Pixels, Reading, plain_values
+from unetcam.data.stacks import StackImage
 from unetcam.errors import DataError
 
 _KEPT_VOLUMES = 6
 
 
-def _is_nrrd(path: Path) -> bool:
-    return split_suffix(path.name)[1] == ".nrrd"
+_KINDS = {".nrrd": "an NRRD volume", ".nii": "a NIfTI volume", ".nii.gz": "a NIfTI volume"}
 
 
 def _nibabel(path: Path) -> ModuleType:
@@ -35,7 +35,7 @@ def _nibabel(path: Path) -> ModuleType:
 
 
 class Volume:
-    """A NIfTI or NRRD file whose slices are read in anatomical directions.
+    """A file with a volume whose slices are read in anatomical directions.
 
     Whatever order and direction its voxel axes have, a slice is axial, the front of the body up
     and the left of the body at the left (the neurological convention); slices count from the
@@ -44,9 +44,12 @@ class Volume:
     Parameters
     ----------
     path : Path
-        A ``.nii``, ``.nii.gz`` or ``.nrrd`` file.
+        A ``.nii``, ``.nii.gz`` or ``.nrrd`` file; or a TIFF or NumPy file, see
+        :class:`~unetcam.data.stacks.StackImage`.
     max_pixels : int
         Voxels of the largest volume that is decoded.
+    axes : str, optional
+        What the axes of a TIFF or NumPy file are.
 
     Raises
     ------
@@ -54,13 +57,20 @@ class Volume:
         If nibabel or pynrrd is missing, or the file is too large or no volume that can be read.
     """
 
-    def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, path: Path, max_pixels: int = MAX_PIXELS, axes: str | None = None) -> None:
         nibabel = _nibabel(path)
         require_file(path)
         self._path = path
         self._limit = Reading(max_pixels=max_pixels)
-        with decoding(path, "an NRRD volume" if _is_nrrd(path) else "a NIfTI volume"):
-            image: Any = NrrdImage(path) if _is_nrrd(path) else nibabel.load(path)
+        suffix = split_suffix(path.name)[1]
+        with decoding(path, _KINDS.get(suffix, "a volume")):
+            image: Any
+            if suffix == ".nrrd":
+                image = NrrdImage(path)
+            elif suffix in _KINDS:
+                image = nibabel.load(path)
+            else:
+                image = StackImage(path, axes, max_pixels)
             self._read_header(nibabel, image)
 
     def _read_header(self, nibabel: ModuleType, image: Any) -> None:
@@ -70,9 +80,8 @@ class Volume:
         shape = (*shape, 1) if len(shape) == 2 else shape
         if len(shape) not in (3, 4) or min(shape) < 1:
             raise DataError(f"it has the shape {shape}; give three axes, and bands along a fourth")
-        itemsize = (
-            image.itemsize if isinstance(image, NrrdImage) else image.get_data_dtype().itemsize
-        )
+        ours = isinstance(image, (NrrdImage, StackImage))
+        itemsize = image.itemsize if ours else image.get_data_dtype().itemsize
         self._limit.require_room(shape[:3], shape[3] if len(shape) == 4 else 1, itemsize)
         affine = np.asarray(image.affine, dtype=np.float64)
         orientation = nibabel.io_orientation(affine)
@@ -95,7 +104,8 @@ class Volume:
     def _data(self) -> Any:
         """The proxy where single slices are cheap to read, else the whole array."""
         proxy = self._image.dataobj
-        packed = _is_nrrd(self._path) or self._path.name.lower().endswith(".gz")
+        ours = isinstance(self._image, (NrrdImage, StackImage))
+        packed = ours or self._path.name.lower().endswith(".gz")
         if not packed and self._image.shape == self._shape:
             return proxy
         if self._whole is None:
@@ -133,7 +143,7 @@ class Volume:
 
     @property
     def image(self) -> Any:
-        """The file as nibabel tells it, or an :class:`NrrdImage`."""
+        """The file as nibabel tells it, or an :class:`NrrdImage` or :class:`StackImage`."""
         return self._image
 
     def distance(self, other: Volume) -> float:
@@ -164,11 +174,11 @@ def _with_bands(voxels: Any, *, spatial: int) -> Pixels:
 
 
 @lru_cache(maxsize=_KEPT_VOLUMES)
-def _kept(path: Path, max_pixels: int, size: int, changed: int) -> Volume:
-    return Volume(path, max_pixels)
+def _kept(path: Path, max_pixels: int, axes: str | None, size: int, changed: int) -> Volume:
+    return Volume(path, max_pixels, axes)
 
 
-def open_volume(path: Path, max_pixels: int = MAX_PIXELS) -> Volume:
+def open_volume(path: Path, max_pixels: int = MAX_PIXELS, axes: str | None = None) -> Volume:
     """Open a volume, or take it from the few that were opened last.
 
     Raises
@@ -178,7 +188,7 @@ def open_volume(path: Path, max_pixels: int = MAX_PIXELS) -> Volume:
     """
     require_file(path)
     status = path.stat()
-    return _kept(path, max_pixels, status.st_size, status.st_mtime_ns)
+    return _kept(path, max_pixels, axes, status.st_size, status.st_mtime_ns)
 
 
 def read_plane(path: Path, how: Reading) -> Picture:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from unetcam.data.files import split_suffix
 from unetcam.data.pictures import MAX_PIXELS, Picture, Pixels, Reading
+from unetcam.data.stacks import StackImage
 from unetcam.data.volumes import Volume, open_volume, read_plane
 from unetcam.errors import DataError
 
@@ -43,7 +44,7 @@ class WholeVolume:
 
     @property
     def suffix(self) -> str:
-        """What a file of maps ends in: ``.nrrd`` or ``.nii.gz``, as the volume's own kind."""
+        """What a file of maps ends in, as the volume's own kind: ``.nii.gz``, ``.nrrd``, ..."""
         return self._suffix
 
     def encoded(self, maps: NDArray[Any]) -> bytes:
@@ -55,7 +56,7 @@ class WholeVolume:
         turned = _orientations().apply_orientation(maps, self._back)
         stored = np.ascontiguousarray(turned)
         image: Any = self._volume.image
-        if self._suffix == ".nrrd":
+        if self._suffix != ".nii.gz":
             encoded: bytes = image.beside(stored)
             return encoded
         header = image.header.copy()
@@ -68,14 +69,19 @@ class WholeVolume:
 
 
 def read_whole(
-    path: Path, orientation: str = "RAS", *, indices: bool = False, max_pixels: int = MAX_PIXELS
+    path: Path,
+    orientation: str = "RAS",
+    *,
+    indices: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    axes: str | None = None,
 ) -> WholeVolume:
     """Read a whole volume.
 
     Parameters
     ----------
     path : Path
-        A ``.nii``, ``.nii.gz`` or ``.nrrd`` file.
+        A ``.nii``, ``.nii.gz`` or ``.nrrd`` file, or a TIFF or NumPy file with a volume.
     orientation : str
         Where the three axes shall run to, as in ``"RAS"``: right, anterior (front), superior
         (up), or L, P and I for the other way; in any order. ``"file"`` leaves the axes as they
@@ -84,6 +90,8 @@ def read_whole(
         Read class indices: truth values as 0 and 1.
     max_pixels : int
         Voxels of the largest volume that is decoded.
+    axes : str, optional
+        What the axes of a TIFF or NumPy file are; see :class:`~unetcam.data.stacks.StackImage`.
 
     Returns
     -------
@@ -95,13 +103,14 @@ def read_whole(
         If the volume can't be read, or for an orientation that is none.
     """
     check_orientation(orientation)
-    volume = Volume(path, max_pixels)
+    volume = Volume(path, max_pixels, axes)
     known = _orientations()
     stored = wanted = _stored(volume)
     if orientation != AS_STORED:
         wanted = known.axcodes2ornt(tuple(orientation.upper()))
     turn, back = known.ornt_transform(stored, wanted), known.ornt_transform(wanted, stored)
-    suffix = ".nrrd" if split_suffix(path.name)[1] == ".nrrd" else ".nii.gz"
+    suffix = volume.image.suffix if isinstance(volume.image, StackImage) else ".nii.gz"
+    suffix = ".nrrd" if split_suffix(path.name)[1] == ".nrrd" else suffix
     return WholeVolume(volume, turn, back, suffix, indices)
 
 
@@ -160,5 +169,11 @@ def read_volume(path: Path, how: Reading) -> Picture:
     """
     if how.orientation is None:
         return read_plane(path, how)
-    whole = read_whole(path, how.orientation, indices=how.indices, max_pixels=how.max_pixels)
+    whole = read_whole(
+        path,
+        how.orientation,
+        indices=how.indices,
+        max_pixels=how.max_pixels,
+        axes=how.axes,
+    )
     return Picture(whole.values)

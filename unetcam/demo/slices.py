@@ -12,6 +12,7 @@ Each class is read from nilearn's probability maps: outside the skull-stripped b
 from __future__ import annotations
 
 import csv
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -88,13 +89,10 @@ def read_slices(*ranges: range) -> Slices:
     ((2, 192, 160), dtype('uint8'), np.uint8(3))
     """
     indices = np.concatenate([np.asarray(r, dtype=np.int64) for r in ranges or (HELD_OUT_SLICES,)])
-    datasets = _nilearn_datasets()
-    t1 = _axial(datasets.load_mni152_template(resolution=1), indices)
-    grey = _axial(datasets.load_mni152_gm_template(resolution=1), indices)
-    white = _axial(datasets.load_mni152_wm_template(resolution=1), indices)
+    t1, grey, white = (_axial(_template(name), indices) for name in ("t1", "gm", "wm"))
     likeliest = 1 + np.argmax(np.stack([1 - grey - white, grey, white]), axis=0)
     masks = np.where(t1 > 0, likeliest, 0).astype(np.uint8)
-    # nilearn divides the stored bytes by their maximum, 255: this gives the bytes back.
+    # What is stored are bytes, and their maximum is 255: this gives them back.
     return Slices(indices, np.rint(t1 * 255).astype(np.uint8), masks)
 
 
@@ -147,18 +145,33 @@ def write_demo_data(folder: Path) -> None:
         ) from error
 
 
-def _axial(volume: Any, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Cut (N, rows, columns) float32 slices out of a NIfTI image stored x, y, z."""
-    voxels = np.asanyarray(volume.dataobj)[_COLUMNS, _ROWS, indices]
-    return np.ascontiguousarray(voxels.transpose(2, 1, 0)[:, ::-1], dtype=np.float32)
+def _axial(volume: NDArray[np.float32], indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Cut (N, rows, columns) float32 slices out of voxels stored x, y, z."""
+    voxels = volume[_COLUMNS, _ROWS, indices]
+    return np.ascontiguousarray(voxels.transpose(2, 1, 0)[:, ::-1])
 
 
-def _nilearn_datasets() -> Any:
-    try:
-        from nilearn import datasets
-    except ImportError as error:
+def _template(name: str) -> NDArray[np.float32]:
+    """One of the template's volumes, scaled to [0, 1] by its maximum as nilearn does it.
+
+    nilearn itself is not imported: that takes as long as everything else that the demo imports.
+    """
+    package = find_spec("nilearn")
+    if package is None or not package.submodule_search_locations:
         raise DataError(
             "The demo's slices come with nilearn, which is not installed; "
             "run: pip install unetcam[demo]."
-        ) from error
-    return datasets
+        )
+    file = f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+    path = Path(package.submodule_search_locations[0], "datasets", "data", file)
+    if not path.exists():
+        raise DataError(
+            f"This version of nilearn carries no '{file}', of which the demo's slices are cut; "
+            "run: pip install unetcam[demo]."
+        )
+    import nibabel
+
+    volume: Any = nibabel.load(path)
+    voxels: NDArray[np.float32] = np.asanyarray(volume.dataobj).astype(np.float32)
+    voxels /= voxels.max()
+    return voxels

@@ -31,6 +31,9 @@ class LeansOnClass(Kind):
     limit = 0.15
     grave = (0.3, 0.6)
 
+    def expected_forwards(self, exam: Examination) -> int:
+        return FIRST * exam.surrounded
+
     def screen(self, exam: Examination) -> Sequence[Screened]:
         rows = []
         for index in exam.present:

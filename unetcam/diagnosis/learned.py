@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unetcam.diagnosis.contrast import contrast_evidence
 from unetcam.diagnosis.examination import Examination
 from unetcam.diagnosis.phrases import on_images, percent
 from unetcam.diagnosis.pictures import evidence_of
@@ -213,13 +214,7 @@ class ConfusedWith(Kind):
             effects=self._shares(exam, index, other),
             controls=controls,
             claim=lambda effect, control: claim,
-            evidence=lambda image: evidence_of(
-                exam,
-                image,
-                f"Where {exam.quoted(index)} is taken for {exam.quoted(other)}.",
-                class_index=index,
-                region=exam.baseline.truth[image, index] & exam.baseline.predicted[image, other],
-            ),
+            evidence=lambda image: contrast_evidence(exam, image, index, other),
             gain=float(gain),
             details={"other_class": exam.classes[other], "other_index": float(other)},
         )

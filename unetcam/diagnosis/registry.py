@@ -38,6 +38,8 @@ class Screened:
         Where it is not: why, in one sentence.
     other_index : int, optional
         A second class that the suspicion is about.
+    limit : float, optional
+        In place of the kind's own, where the values are of another unit.
     """
 
     class_index: int | None
@@ -45,6 +47,7 @@ class Screened:
     suspicious: bool
     reason: str = ""
     other_index: int | None = None
+    limit: float | None = None
 
     @classmethod
     def unasked(cls, class_index: int | None, reason: str) -> Screened:
@@ -71,7 +74,7 @@ class Tested:
         In place of the kind's own.
     gain : float, optional
     details : Mapping of str to float or str
-    limit : float, optional
+    limit, margin : float, optional
         In place of the kind's own.
     """
 
@@ -86,6 +89,7 @@ class Tested:
     gain: float | None = None
     details: Mapping[str, float | str] = field(default_factory=dict)
     limit: float | None = None
+    margin: float | None = None
 
 
 class Kind(ABC):
@@ -106,6 +110,8 @@ class Kind(ABC):
         By how much the effect must lie above its control, with 95 % certainty.
     grave : tuple of float
         The effects from which on it is of medium and of high severity.
+    needs_truth : bool
+        Whether it can be asked only where there are masks.
     """
 
     name: str
@@ -116,6 +122,11 @@ class Kind(ABC):
     limit: float
     margin: float = 0.05
     grave: tuple[float, float] = (0.3, 0.5)
+    needs_truth: bool = True
+
+    def expected_forwards(self, exam: Examination) -> int:
+        """About how many images its screen predicts, to tell how far a diagnosis has come."""
+        return 0
 
     @abstractmethod
     def screen(self, exam: Examination) -> Sequence[Screened]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,8 +22,8 @@ _LEAST_OBJECTS, _LEAST_RATIO = 15, 2.0
 _FOUND = 0.5
 #: Objects of fewer pixels are specks of a mask.
 _LEAST_AREA = 4
-#: Images that are enlarged to see whether that helps.
-_ENLARGED = 4
+#: Images that are enlarged to see whether that helps, and the IoU that it may cost.
+_ENLARGED, _LEAST_LOSS = 4, 0.01
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,28 @@ class _Objects:
         count.index_add_(0, self.image[among], torch.ones(int(among.sum()), dtype=torch.float64))
         missed.index_add_(0, self.image[among], self.missed[among].double())
         return missed / count
+
+
+@dataclass(frozen=True)
+class _Enlarged:
+    """What the network makes of images given at twice their size."""
+
+    images: int
+    missed_as_is: float
+    missed: float
+    iou_change: float
+
+    @property
+    def helps(self) -> bool:
+        """Whether it finds half of what is missed, and not by claiming more than there is."""
+        return self.missed <= 0.5 * self.missed_as_is and self.iou_change >= -_LEAST_LOSS
+
+    @property
+    def details(self) -> dict[str, float]:
+        return {
+            "missed_when_enlarged": self.missed,
+            "iou_change_when_enlarged": self.iou_change,
+        }
 
 
 @register
@@ -109,12 +130,12 @@ class SmallObjectsMissed(Kind):
     @staticmethod
     def _objects(exam: Examination, index: int) -> _Objects:
         labels = label_components(exam.baseline.truth[:, index]).flatten(1).cpu()
-        found = exam.baseline.predicted[:, index].flatten(1).cpu()
+        predicted = exam.baseline.predicted[:, index].flatten(1).cpu()
         most = int(labels.max())
         rows = torch.arange(len(labels)).view(-1, 1)
         slot = (rows * (most + 1) + labels).flatten()
         area = torch.bincount(slot, minlength=len(labels) * (most + 1))
-        hits = torch.bincount(slot, weights=found.flatten().double(), minlength=len(area))
+        hits = torch.bincount(slot, weights=predicted.flatten().double(), minlength=len(area))
         number = torch.arange(len(area))
         real = (number % (most + 1) > 0) & (area >= _LEAST_AREA)
         return _Objects((number // (most + 1))[real], area[real], hits[real] / area[real].double())
@@ -126,12 +147,16 @@ class SmallObjectsMissed(Kind):
         small, large = objects.thirds()
         images = len(exam.names)
         few, many = (int(objects.area[one].median()) for one in (small, large))
-        enlarged = self._missed_when_enlarged(exam, index, objects, small)
+        enlarged = self._enlarged(exam, index, objects, small)
         helps = ""
         remedy = None
-        if not math.isnan(enlarged):
-            helps = f"; in some of these images enlarged twice, {percent(enlarged)} are not found"
-            if enlarged < 0.5 * float(objects.missed[small].double().mean()):
+        if enlarged is not None:
+            helps = (
+                f"; in {enlarged.images} of these images {percent(enlarged.missed_as_is)} of "
+                f"the small ones are not found, and {percent(enlarged.missed)} where the image is "
+                f"given at twice its size (the IoU changes by {enlarged.iou_change:+.2f})"
+            )
+            if enlarged.helps:
                 remedy = (
                     "Train and predict at a higher resolution: enlarged images are enough to find "
                     "many of them."
@@ -163,32 +188,41 @@ class SmallObjectsMissed(Kind):
                 "objects": float(len(small)),
                 "median_pixels_small": float(few),
                 "median_pixels_large": float(many),
-                **({} if math.isnan(enlarged) else {"missed_when_enlarged": enlarged}),
+                **({} if enlarged is None else enlarged.details),
             },
         )
 
     @staticmethod
-    def _missed_when_enlarged(
+    def _enlarged(
         exam: Examination, index: int, objects: _Objects, small: Tensor
-    ) -> float:
-        """The share of small objects that is missed in images of twice the size; of images only."""
+    ) -> _Enlarged | None:
+        """What becomes of small objects in images of twice the size; of images only."""
         if exam.images.ndim != 4:
-            return math.nan
+            return None
         holding = torch.unique(objects.image[small & objects.missed]).tolist()[:_ENLARGED]
         if not holding:
-            return math.nan
+            return None
         double = [2 * side for side in exam.size]
         twice = interpolated(at_least_single(exam.images[holding]), double).to(exam.images.dtype)
         masks = exam.predictor(twice).masks[:, index]
-        back = averaged(masks[:, None].float(), exam.size)[:, 0] >= 0.5
-        labels = label_components(exam.baseline.truth[holding, index])
+        known = exam.baseline.known.expand_as(exam.baseline.truth)[holding, index]
+        after = (averaged(masks[:, None].float(), exam.size)[:, 0] >= 0.5) & known
+        truth = exam.baseline.truth[holding, index]
+        before = exam.baseline.predicted[holding, index]
+        labels = label_components(truth)
         limit = int(objects.area[small].max())
-        missed = total = 0
-        for found, numbered in zip(back, labels, strict=True):
+        missed, total = [0, 0], 0
+        for *predictions, numbered in zip(before, after, labels, strict=True):
             areas = torch.bincount(numbered.flatten())
-            hits = torch.bincount(numbered.flatten(), weights=found.flatten().double())
             kept = (areas >= _LEAST_AREA) & (areas <= limit)
             kept[0] = False
-            missed += int((hits[kept] < _FOUND * areas[kept]).sum())
             total += int(kept.sum())
-        return missed / total if total else math.nan
+            for at, prediction in enumerate(predictions):
+                hits = torch.bincount(numbered.flatten(), weights=prediction.flatten().double())
+                missed[at] += int((hits[kept] < _FOUND * areas[kept]).sum())
+        as_is, then = (count / total for count in missed)
+        return _Enlarged(len(holding), as_is, then, _iou(truth, after) - _iou(truth, before))
+
+
+def _iou(truth: Tensor, predicted: Tensor) -> float:
+    return float((truth & predicted).sum() / (truth | predicted).sum())

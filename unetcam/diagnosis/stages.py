@@ -35,6 +35,9 @@ class StageUnused(Kind):
     limit = 0.998
     grave = (2.0, 2.0)  # always low: nothing is predicted wrongly because of it
 
+    def expected_forwards(self, exam: Examination) -> int:
+        return _AVERAGED + 8 * _AT_ONCE if isinstance(exam.model, LoadedModel) else 0
+
     def screen(self, exam: Examination) -> Sequence[Screened]:
         cannot = self._unaskable(exam)
         if cannot is not None:
@@ -100,10 +103,14 @@ class StageUnused(Kind):
         stays = self._stays(exam)
         unused = self._unused(stays)
         used = [one for name, one in stays.items() if name not in unused]
-        effects = torch.stack([stays[name] for name in unused]).amin(dim=0)
-        controls = torch.stack(used).nanmean(dim=0) if used else torch.full_like(effects, torch.nan)
+        effects = min((stays[name] for name in unused), key=lambda one: float(one.mean()))
+        # The others were looked at on images of their own number, so by image they don't compare.
+        usual = sum(float(one.nanmean()) for one in used) / len(used) if used else torch.nan
+        controls = torch.full_like(effects, usual)
         names = listed([f"'{name}'" for name in unused])
         count = min(_AVERAGED, len(exam.mixed_sample_extended))
+
+        each, at_least = (", one at a time,", "at least ") if len(unused) > 1 else ("", "")
 
         def claim(effect: float, control: float) -> str:
             others = (
@@ -113,8 +120,8 @@ class StageUnused(Kind):
             )
             return (
                 f"What enters the decoder by {names} is not used: replacing it by its mean over "
-                f"{on_images(count)} leaves {100 * effect:.1f} % of the right pixels of the class "
-                f"that loses most as they were{others}."
+                f"{on_images(count)}{each} leaves {at_least}{100 * effect:.1f} % of the right "
+                f"pixels of the class that loses most as they were{others}."
             )
 
         return Tested(

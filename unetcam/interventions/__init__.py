@@ -1,6 +1,7 @@
 """Change an image, or a channel, on purpose and predict again: what the network leans on."""
 
 from unetcam.interventions import fills
+from unetcam.interventions.channels import ScaledChannels, scale_channels
 from unetcam.interventions.effects import Baseline, Effects, bootstrap_interval, measure
 from unetcam.interventions.hiding import Surroundings, moved
 from unetcam.interventions.prediction import Prediction, Predictor, predictor_of, read_classes
@@ -15,6 +16,7 @@ __all__ = [
     "Predictor",
     "Regions",
     "Reliance",
+    "ScaledChannels",
     "Search",
     "Surroundings",
     "Window",
@@ -25,5 +27,6 @@ __all__ = [
     "predictor_of",
     "read_classes",
     "reliance",
+    "scale_channels",
     "search",
 ]

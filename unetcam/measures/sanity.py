@@ -15,7 +15,7 @@ from unetcam.resizing import interpolated
 PAIRS = 50
 """Pairs of maps of different images that set the threshold, as Arun et al. take them."""
 
-_SSIM_WINDOW = 11
+_SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 _SSIM_LARGEST = 96
 
 
@@ -75,7 +75,7 @@ def ssim(one: Tensor, other: Tensor) -> Tensor:
     ----------
     Z. Wang, A. Bovik, H. Sheikh and E. Simoncelli, "Image Quality Assessment: From Error
     Visibility to Structural Similarity", IEEE Transactions on Image Processing 13, 2004; as
-    torchmetrics has it, with a Gaussian window of sigma 1.5.
+    scikit-image and torchmetrics have it, with a Gaussian window of sigma 1.5.
 
     Examples
     --------
@@ -84,15 +84,43 @@ def ssim(one: Tensor, other: Tensor) -> Tensor:
     >>> ssim(maps, 3 * maps).round(decimals=4)
     tensor([1.], dtype=torch.float64)
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     _require_pairs(one, other)
     first, second = (_scaled(maps) for maps in (one, other))
     known = (one.flatten(1).amax(1) > 0) & (other.flatten(1).amax(1) > 0)
-    similarity = structural_similarity_index_measure(
-        first, second, reduction="none", data_range=1.0, gaussian_kernel=True, sigma=1.5
+    return torch.where(known, _structure(first, second).double(), torch.nan)
+
+
+def _structure(one: Tensor, other: Tensor) -> Tensor:
+    """``(R,)``: the mean over all places, the maps mirrored at their borders."""
+    # torchmetrics' function is the same (tested); importing it takes longer than a check.
+    stacked = torch.stack([one, other, one * one, other * other, one * other])
+    blurred = _blurred(stacked.flatten(0, 1)).view(stacked.shape)
+    first, second, first_square, second_square, product = blurred
+    first_variance = (first_square - first * first).clamp(min=0)
+    second_variance = (second_square - second * second).clamp(min=0)
+    covariance = product - first * second
+    light, contrast = 0.01**2, 0.03**2
+    similarity = (2 * first * second + light) * (2 * covariance + contrast)
+    scale = (first.square() + second.square() + light) * (
+        first_variance + second_variance + contrast
     )
-    return torch.where(known, torch.as_tensor(similarity).view(-1).double(), torch.nan)
+    means: Tensor = (similarity / scale).flatten(1).mean(dim=1)
+    return means
+
+
+def _blurred(maps: Tensor) -> Tensor:
+    """Maps ``(R, 1, *spatial)`` under a Gaussian window, one axis after the other."""
+    steps = torch.arange(_SSIM_WINDOW, device=maps.device, dtype=maps.dtype) - _SSIM_WINDOW // 2
+    window = torch.exp(-(steps**2) / (2 * _SSIM_SIGMA**2))
+    window = window / window.sum()
+    convolve = F.conv2d if maps.ndim == 4 else F.conv3d
+    half = _SSIM_WINDOW // 2
+    maps = F.pad(maps, [half, half] * (maps.ndim - 2), mode="reflect")
+    for axis in range(2, maps.ndim):
+        shape = [1] * maps.ndim
+        shape[axis] = _SSIM_WINDOW
+        maps = convolve(maps, window.view(shape))
+    return maps
 
 
 def _scaled(maps: Tensor) -> Tensor:

@@ -75,8 +75,12 @@ class Wrapper(Method):
         """Wrap a method, with the default settings."""
 
 
-#: What was a method once, and the function that gives the same maps.
-_FUNCTIONS = {"channels": "unetcam.channel_maps.active_channels(model, images)"}
+#: What is no method, as it has no target or no layer, and what gives its maps.
+_FUNCTIONS = {
+    "channels": "call unetcam.channel_maps.active_channels(model, images)",
+    "reliance": "call unetcam.reliance(model, images, truth) or unetcam.map(..., "
+    "method='reliance'), or read a report's findings, which rest on it,",
+}
 _METHODS: dict[str, Method] = {}
 _WRAPPERS: dict[str, type[Wrapper]] = {}
 
@@ -143,8 +147,8 @@ def get(name: str, seed: int | None = None) -> Method:
             return _seeded(wrapper(get(name.removeprefix(prefix), seed)), seed)
     if name in _FUNCTIONS:
         raise UnetcamError(
-            f"'{name}' is no method, as it explains no target: call {_FUNCTIONS[name]} for its "
-            "maps."
+            f"'{name}' is no method of layers and targets: {_FUNCTIONS[name]} for its maps.",
+            option="method",
         )
     if name not in _METHODS:
         raise UnetcamError(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from unetcam.page import charts
 from unetcam.page.gallery import Example
-from unetcam.page.overlays import Bytes, in_threads, outlined, overlay, resized
+from unetcam.page.overlays import Bytes, Outlines, in_threads, overlay, resized
 from unetcam.page.tables import OVERVIEW_MEASURES, MeasureTables, explained
 from unetcam.page.text import file_names
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 #: ones would fill the disk.
 SMALLEST_WIDTH, LARGEST_WIDTH = 480, 1600
 #: How hard a picture's file is packed: a photograph gains little from more, which takes long.
-_PACKING = 2
+_PACKING = 1
 
 
 def write_figures(
@@ -93,15 +94,15 @@ def _example_pictures(
         )
         width = min(max(example.image.shape[1], SMALLEST_WIDTH), LARGEST_WIDTH)
         plain = resized(example.image, width)
-        yield f"{stem}_image", partial(outlined, plain, truth, prediction)
+        outlines = Outlines(plain.shape[:2], truth, prediction)
+        yield f"{stem}_image", partial(outlines.over, plain)
         heats = dict(zip(file_names(run.layers), map(example.maps.get, run.layers), strict=True))
         if example.origin is not None:
             heats["where_from"] = example.origin.heat
         for name, heat in heats.items():
             if heat is not None:
-                yield (
-                    f"{stem}_{name}",
-                    partial(
-                        overlay, example.image, heat, truth, prediction=prediction, width=width
-                    ),
-                )
+                yield f"{stem}_{name}", partial(_mapped, example, heat, outlines, width)
+
+
+def _mapped(example: Example, heat: NDArray[np.float32], outlines: Outlines, width: int) -> Bytes:
+    return outlines.over(overlay(example.image, heat, width=width))

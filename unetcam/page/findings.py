@@ -114,11 +114,17 @@ def card(finding: Finding) -> Card:
         gain=_gain(finding),
         fills=" and ".join(filter(None, (", ".join(finding.fills[:-1]), *finding.fills[-1:]))),
         details=tuple(
-            (name.replace("_", " "), value if isinstance(value, str) else number(value))
-            for name, value in finding.details.items()
+            (name.replace("_", " "), _detail(value)) for name, value in finding.details.items()
         ),
         shown=tuple(_shown(one) for one in finding.evidence[:MOST_SHOWN]),
     )
+
+
+def _detail(value: float | str) -> str:
+    """A detail as it is written: what is a whole number, as a count is, without digits behind."""
+    if isinstance(value, str):
+        return value
+    return number(value, 0 if float(value).is_integer() else 2)
 
 
 def is_share(unit: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unetcam.page.overlays import encoded, in_threads, outlined, overlay, resized
+from unetcam.page.overlays import Outlines, encoded, in_threads, overlay, resized
 from unetcam.page.text import percent
 
 if TYPE_CHECKING:
@@ -224,7 +224,9 @@ class Gallery:
         )
         shown = shown_as(example.image_id, example.slice_title)
         over = shown[0].lower() + shown[1:]
-        plain = outlined(resized(example.image, width), truth, prediction)
+        canvas = resized(example.image, width)
+        outlines = Outlines(canvas.shape[:2], truth, prediction)
+        plain = outlines.over(canvas)
         tiles = [
             tile(
                 "image", plain, f"{shown} with the true and the predicted outline of {name}.",
@@ -237,7 +239,7 @@ class Gallery:
         heats += [("layer", one, example.maps[one]) for one in self._run.layers
                   if one in example.maps]  # fmt: skip
         for of, layer, heat in heats:
-            drawn = overlay(example.image, heat, truth, prediction=prediction, width=width)
+            drawn = outlines.over(overlay(example.image, heat, width=width))
             note = (
                 self._note(example, layer, heat) if of == "layer" else _origin_note(example, name)
             )

@@ -22,6 +22,7 @@ from unetcam import methods
 from unetcam._version import __version__
 from unetcam.errors import UnetcamError
 from unetcam.page import charts, findings, tables
+from unetcam.page.badges import badges, check_sentence, check_table
 from unetcam.page.figures import write_figures
 from unetcam.page.gallery import Example, Gallery
 from unetcam.page.mistake_views import error_content
@@ -111,6 +112,7 @@ def render(
     environment.filters |= {
         "percent": percent, "number": number, "plural": plural, "breakable": breakable,
     }  # fmt: skip
+    environment.globals["badges"] = badges(run)  # the macros of all templates know them
     style, script = (
         Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js")
     )
@@ -155,6 +157,9 @@ def _content(
         "volumes": spec.get("orientation") is not None,
         "facts": _facts(run, spec),
         "warnings": warnings(run),
+        "remarks": [str(one) for one in run.meta.get("remarks", [])],
+        "check_sentence": check_sentence(run),
+        "check_table": check_table(run),
         "headline": _headline(run, classes),
         "diagnosis": diagnosis,
         "undiagnosed": run.undiagnosed,
@@ -282,7 +287,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as lines of name and value."""
     lines: list[tuple[str, str]] = []
     for name, value in values.items():
-        if name in ("skipped", "files"):  # the page has a section, the folder shows its files
+        if name in (
+            "skipped",
+            "files",
+            "remarks",
+        ):  # the page has a section, the folder shows its files
             continue
         if isinstance(value, Mapping):
             lines.extend(_flat(value, f"{prefix}{name}."))

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from unetcam.data import Item
+from unetcam.data.options import DataOptions
 from unetcam.data.whole_volumes import read_whole
 from unetcam.errors import RunError
 from unetcam.page.overlays import overlay
@@ -66,8 +67,8 @@ def write_volume(explainer: Explainer, item: Item, folder: Path) -> list[Path]:
     """Explain a whole volume and write maps that lie where the volume lies.
 
     The folder gets ``prediction`` (under a sigmoid head one for each class, of 0 and 1) and one
-    file per layer and class, the raw map in float32, of the volume's own kind (``.nii.gz`` or
-    ``.nrrd``), voxels and place.
+    file per layer and class, the raw map in float32, of the volume's own kind (``.nii.gz``,
+    ``.nrrd``, ``.tif`` or ``.npy``), voxels and place.
 
     Parameters
     ----------
@@ -89,7 +90,8 @@ def write_volume(explainer: Explainer, item: Item, folder: Path) -> list[Path]:
     sample = item.sample
     assert sample.orientation is not None
     assert sample.image is not None
-    whole = read_whole(sample.image, sample.orientation)
+    limit = DataOptions(**explainer.spec.data_options).limit
+    whole = read_whole(sample.image, sample.orientation, max_pixels=limit, axes=sample.axes)
     try:
         (batch,) = explainer.explained([item])
     except torch.OutOfMemoryError as error:

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, TypeVar
 
 import cv2
@@ -112,22 +113,67 @@ def outlined(
     ndarray of uint8, shape (H, W, 3)
         A new array.
     """
-    canvas = np.ascontiguousarray(image).copy()
-    # a pen fits the picture's longer side, and never fills its shorter one
-    unit = min(max(canvas.shape[:2]) / 400, min(canvas.shape[:2]) / 60, _WIDEST_PEN / 6)
-    wide, thin = max(1, round(3.4 * unit)), max(1, round(1.6 * unit))
-    rim = 2 * max(1, round(unit))
-    outlines = [
-        (_outlines(mask, canvas.shape[:2]), ink, pen)
-        for mask, ink, pen in ((contour, inks[0], wide), (prediction, inks[1], thin))
-        if mask is not None and mask.any()
-    ]
-    # both dark rims first, so that where the outlines meet the thin one lies on the wide one
-    for lines, _, pen in outlines:
-        cv2.polylines(canvas, lines, True, _CASING, pen + rim, cv2.LINE_AA, _SHIFT)
-    for lines, ink, pen in outlines:
-        cv2.polylines(canvas, lines, True, ink, pen, cv2.LINE_AA, _SHIFT)
-    return canvas
+    return Outlines(image.shape[:2], contour, prediction, inks).over(image)
+
+
+class Outlines:
+    """The outlines of masks, drawn once for pictures of one size and laid over each of them.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the pictures.
+    contour, prediction, inks
+        See :func:`outlined`.
+
+    Examples
+    --------
+    >>> mask = np.zeros((4, 4), bool)
+    >>> mask[1:3, 1:3] = True
+    >>> grey = np.full((4, 4, 3), 100, np.uint8)
+    >>> bool((Outlines((4, 4), mask).over(grey) == outlined(grey, mask)).all())
+    True
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, ...],
+        contour: NDArray[Any] | None = None,
+        prediction: NDArray[Any] | None = None,
+        inks: tuple[tuple[int, int, int], tuple[int, int, int]] = (TRUTH_COLOUR, PREDICTION_COLOUR),
+    ) -> None:
+        self._size, self._inks = (size[0], size[1]), inks
+        self._contour, self._prediction = contour, prediction
+
+    def over(self, image: Bytes) -> Bytes:
+        """A picture (H, W, 3) with the outlines on it; a new array."""
+        colour, clear = self._drawn
+        return np.asarray(np.rint(image * clear + colour), np.uint8)
+
+    @cached_property
+    def _drawn(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the outlines add to a picture, (H, W, 3), and what they leave of it, (H, W, 1)."""
+        black = self._on(np.zeros((*self._size, 3), np.uint8)).astype(np.float32)
+        white = self._on(np.full((*self._size, 3), 255, np.uint8)).astype(np.float32)
+        return black, ((white - black) / 255).mean(axis=2, keepdims=True)
+
+    def _on(self, canvas: Bytes) -> Bytes:
+        # a pen fits the picture's longer side, and never fills its shorter one
+        unit = min(max(self._size) / 400, min(self._size) / 60, _WIDEST_PEN / 6)
+        wide, thin = max(1, round(3.4 * unit)), max(1, round(1.6 * unit))
+        rim = 2 * max(1, round(unit))
+        masks = ((self._contour, self._inks[0], wide), (self._prediction, self._inks[1], thin))
+        outlines = [
+            (_outlines(mask, self._size), ink, pen)
+            for mask, ink, pen in masks
+            if mask is not None and mask.any()
+        ]
+        # both dark rims first, so that where the outlines meet the thin one lies on the wide one
+        for lines, _, pen in outlines:
+            cv2.polylines(canvas, lines, True, _CASING, pen + rim, cv2.LINE_AA, _SHIFT)
+        for lines, ink, pen in outlines:
+            cv2.polylines(canvas, lines, True, ink, pen, cv2.LINE_AA, _SHIFT)
+        return canvas
 
 
 def picture_size(shape: tuple[int, int], width: int) -> tuple[int, int]:
@@ -222,7 +268,7 @@ def _outlines(mask: NDArray[Any], shape: tuple[int, int]) -> list[NDArray[np.int
     scale = np.array([shape[1] / grid[1], shape[0] / grid[0]])
     across, down = (2 * int(np.ceil(_WIDEST_PEN / one / 2 + 1)) for one in scale)
     widened = np.pad(pixels, ((down, down), (across, across)), mode="edge")
-    lines, _ = cv2.findContours(widened, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    lines, _ = cv2.findContours(widened, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     margin = np.array([across, down])
     return [
         np.rint((((line[:, 0, :] - margin + 0.5) * scale) - 0.5) * (1 << _SHIFT)).astype(np.int32)

@@ -18,6 +18,8 @@ from unetcam.runs.files import replacing, write_json
 
 FINDINGS = "findings.json"
 EVIDENCE = "findings.npz"
+#: The same of a diagnosis that is not through yet.
+UNFINISHED = ("findings-so-far.json", "findings-so-far.npz")
 SCHEMA_VERSION = 1
 
 _PICTURES = ("before", "after", "truth", "mask_before", "mask_after", "region")
@@ -42,7 +44,9 @@ class Examined:
     images: tuple[str, ...] = ()
 
 
-def write_examined(folder: Path, fingerprint: str, examined: Examined) -> None:
+def write_examined(
+    folder: Path, fingerprint: str, examined: Examined, *, unfinished: bool = False
+) -> None:
     """Write findings.json, and findings.npz with the evidence, each whole or not at all.
 
     Parameters
@@ -52,7 +56,10 @@ def write_examined(folder: Path, fingerprint: str, examined: Examined) -> None:
     fingerprint : str
         The run's.
     examined : Examined
+    unfinished : bool
+        Whether the diagnosis is not through yet: it has files of its own then.
     """
+    record, pictures = UNFINISHED if unfinished else (FINDINGS, EVIDENCE)
     diagnosis = examined.diagnosis
     findings = () if diagnosis is None else diagnosis.findings
     arrays: dict[str, Any] = {}
@@ -63,7 +70,7 @@ def write_examined(folder: Path, fingerprint: str, examined: Examined) -> None:
             for name in _PICTURES:
                 if getattr(one, name) is not None:
                     arrays[f"{number}/{place}/{name}"] = np.asarray(getattr(one, name))
-    with replacing(folder / EVIDENCE) as draft, draft.open("wb") as handle:
+    with replacing(folder / pictures) as draft, draft.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -73,10 +80,10 @@ def write_examined(folder: Path, fingerprint: str, examined: Examined) -> None:
         "diagnosis": None if diagnosis is None else diagnosis.to_dict(),
         "evidence": captions,
     }
-    write_json(folder / FINDINGS, content)
+    write_json(folder / record, content)
 
 
-def read_examined(folder: Path, fingerprint: str) -> Examined | None:
+def read_examined(folder: Path, fingerprint: str, *, unfinished: bool = False) -> Examined | None:
     """What :func:`write_examined` wrote for the run with this fingerprint.
 
     Returns
@@ -84,14 +91,15 @@ def read_examined(folder: Path, fingerprint: str) -> Examined | None:
     Examined or None
         None where there is none, or none of this run that can be read: it is made again then.
     """
+    record, evidence = UNFINISHED if unfinished else (FINDINGS, EVIDENCE)
     try:
-        content = json.loads((folder / FINDINGS).read_text(encoding="utf-8"))
+        content = json.loads((folder / record).read_text(encoding="utf-8"))
         if (content["schema_version"], content["fingerprint"]) != (SCHEMA_VERSION, fingerprint):
             return None
         diagnosis = None
         if content["diagnosis"] is not None:
             diagnosis = Diagnosis.from_dict(content["diagnosis"])
-            pictures = _pictures(folder / EVIDENCE)
+            pictures = _pictures(folder / evidence)
             findings = tuple(
                 replace(one, evidence=_evidence(captions, number, pictures))
                 for number, (one, captions) in enumerate(

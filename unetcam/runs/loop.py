@@ -94,8 +94,12 @@ def execute(
                 progress.note(remark)
             with evaluated(plan.network.module):
                 _explain_all(plan, store, workers, progress)
+            said = plan.network.output_sentence
+            if said is not None:
+                progress.note(said)
             remarks = [
                 *plan.network.remarks,
+                *([] if said is None else [said]),
                 *([MULTI_LABEL] if plan.spec.head == "sigmoid" else []),
                 *plan.source.remarks,
                 *([REPAIRED] if store.damaged else []),

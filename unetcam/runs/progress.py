@@ -20,7 +20,7 @@ class Progress(Protocol):
         """So many images more are done, explained or skipped."""
 
     def within(self, done: int, total: int) -> None:
-        """Of the image at work, so many tiles of so many are done."""
+        """Of the image at work so many tiles of so many are done, or so many parts of a step."""
 
     def skipped(self, one: Skipped) -> None:
         """An image could not be used."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from unetcam.runs.store import DRAFT, RUN_JSON, read_meta
 
 
 @contextmanager
-def publishing(folder: Path) -> Iterator[Path]:
+def publishing(folder: Path, *, in_place_of: Collection[str] = ()) -> Iterator[Path]:
     """Give an empty folder for a report; on leaving without an exception its files are published.
 
     The files are noted in run.json before they come to their places, so that they are known as
@@ -23,6 +23,8 @@ def publishing(folder: Path) -> Iterator[Path]:
     ----------
     folder : Path
         A run's folder.
+    in_place_of : collection of str
+        Files of the run that are deleted once the new ones are in their places.
 
     Raises
     ------
@@ -45,6 +47,11 @@ def publishing(folder: Path) -> Iterator[Path]:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(draft / name, target)
+        if in_place_of:
+            for name in in_place_of:
+                (folder / name).unlink(missing_ok=True)
+            meta["files"] = [name for name in meta["files"] if name not in in_place_of]
+            write_json(folder / RUN_JSON, meta)
     finally:
         remove_tree(draft)
         lock.release()

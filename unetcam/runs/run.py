@@ -15,11 +15,13 @@ from unetcam.diagnosis.finding import Diagnosis, Finding
 from unetcam.errors import RunError
 from unetcam.runs.findings import Examined, read_examined
 from unetcam.runs.parts import KEYS, read_rows, skipped_of
+from unetcam.runs.sanity import Checked, read_checked
 from unetcam.runs.spec import SCHEMA_VERSION, Spec
 from unetcam.runs.store import ROWS, RUN_JSON, read_meta
 from unetcam.runs.summary import summarise
 
 UNTESTED = Examined(None, "Nothing was tested yet.")
+UNCHECKED = Checked(None, "The maps were not checked yet.")
 
 
 @dataclass
@@ -43,6 +45,8 @@ class Run:
         What determined the result, as run.json has it.
     examined : Examined
         What was found of the network's faults, and on which images.
+    checked : Checked
+        Whether the maps depend on the network's weights, layer by layer.
     """
 
     path: Path
@@ -52,6 +56,7 @@ class Run:
     skipped: list[Skipped]
     spec: Spec
     examined: Examined = UNTESTED
+    checked: Checked = UNCHECKED
 
     @property
     def diagnosis(self) -> Diagnosis | None:
@@ -155,4 +160,5 @@ class Run:
             skipped=[skipped_of(one) for one in meta.get("skipped", [])],
             spec=spec,
             examined=read_examined(folder, str(meta["fingerprint"])) or UNTESTED,
+            checked=read_checked(folder, str(meta["fingerprint"])) or UNCHECKED,
         )

@@ -70,6 +70,8 @@ class Spec:
     instances : bool
     bands : tuple of int or None
     stretch : str or None
+    axes : str or None
+        Of volumes in TIFF and NumPy files: what their axes are, as in "ZYX".
     size : tuple of int or None
         The network's input: images are resized to it; a network of volumes is only looked at in
         it.
@@ -158,6 +160,7 @@ class Spec:
     instances: bool = False
     bands: tuple[int, ...] | None = _origin()
     stretch: str | None = _origin()
+    axes: str | None = None
     size: tuple[int, ...] | None = None
     resize_mode: Literal["pad", "resize"] = "pad"
     mean: tuple[float, ...] = (0.0,)
@@ -309,6 +312,7 @@ class Spec:
             "instances": self.instances,
             "bands": self.bands,
             "stretch": self.stretch,
+            "axes": self.axes,
             "tiled": self.tile is not None,
         }
         return {name: value for name, value in options.items() if value is not None}

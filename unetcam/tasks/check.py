@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from unetcam.cam import UNetCAM
 from unetcam.data import Item, Skipped
-from unetcam.errors import DataError, LayerError
+from unetcam.errors import DataError, LayerError, UnetcamError, suggestion
 from unetcam.interventions.weights import WeightedModules, randomised, weighted_modules
 from unetcam.measures.sanity import PAIRS, Similarity, different_pairs, judge
 from unetcam.methods import registry
 from unetcam.models.loaded_model import LoadedModel
-from unetcam.runs import Spec
+from unetcam.resizing import averaged
+from unetcam.runs import Plan, Spec
 from unetcam.runs.prepare import prepare
+from unetcam.runs.sanity import IGNORES_DECODER, SAME_CLASS, Check, CheckRow
 from unetcam.targets import ClassScore, Target, class_count, predict
-from unetcam.tasks.check_rows import IGNORES_DECODER, SAME_CLASS, Check, CheckRow
 
 #: What is checked where nothing is named: the methods that a report is mostly made with.
 METHODS = ("gradcam", "hirescam", "layercam")
@@ -28,15 +29,17 @@ BASELINES = ("random", "edges", "mask-prior")
 #: Sets of randomised modules between the head alone and the whole network.
 STEPS = 3
 IMAGES_AT_ONCE = 4
-#: How many of a data set's images are checked where no limit is given.
+#: How many of a data set's images are checked where no limit is given: 66 pairs of them.
 IMAGES = 12
+#: Maps are compared at no more pixels a side than these, averaged: what a map says at large.
+COMPARED = 64
 
 
 class Steps(Protocol):
     """Somebody who is told how a check goes on."""
 
     def begin(self, total: int, done: int) -> None:
-        """So many networks are to be explained."""
+        """So many networks are to be explained, each by one method."""
 
     def advance(self, images: int) -> None:
         """So many more are done."""
@@ -48,7 +51,9 @@ def check(
     truth: Tensor | None = None,
     *,
     methods: Sequence[str] = METHODS,
+    targets: Sequence[str] | None = None,
     layers: Sequence[str] | None = None,
+    steps: int = STEPS,
     pairs: int = PAIRS,
     seed: int = 0,
     progress: Steps | None = None,
@@ -65,8 +70,12 @@ def check(
         (B, *spatial) class indices, -1 where ignored; with it the target "truth" is checked too.
     methods : sequence of str
         Names of :func:`unetcam.methods.names`, of methods with a map for each target.
+    targets : sequence of {"class", "predicted", "truth"}, optional
+        All of them by default; "truth" needs one.
     layers : sequence of str, optional
         Every decoder layer by default.
+    steps : int
+        Sets of shuffled modules from the head alone down to the whole network; 1 is the whole.
     pairs : int
         Pairs of maps of different images that set the threshold.
     seed : int
@@ -93,7 +102,7 @@ def check(
     *different images* are like each other, by Spearman's rank correlation and by SSIM (Arun et
     al., Radiology: Artificial Intelligence 2021). Regions are those of the trained network's
     prediction, or of the truth, and stay the same pixels. Only a fail counts (Binder et al., CVPR
-    2023).
+    2023). Maps are averaged to at most 64 pixels a side before they are compared.
     """
     began = time.perf_counter()
     _require_images(images, truth)
@@ -103,20 +112,20 @@ def check(
     loaded = LoadedModel.of(model, images[:1])
     layer_names, modules = _look(loaded, images[:1], layers)
     logits = torch.cat([loaded.logits(images[part]) for part in _batches(images)])
-    classes, regions = class_count(logits), _regions(logits, truth)
-    networks = _networks(loaded, modules, seed)
+    classes, regions = class_count(logits), _regions(logits, truth, targets)
+    networks = _networks(loaded, modules, steps, seed)
     if progress is not None:
-        progress.begin(len(networks) + 2, 0)
+        progress.begin((len(networks) + 1) * len(names) + len(BASELINES), 0)
 
     def maps_of(
         network: LoadedModel, used: Sequence[str]
     ) -> dict[str, dict[str, dict[str, Tensor]]]:
         """By method, target and layer: (B, classes, *layer_spatial)."""
-        found = {
-            name: _maps(network, layer_names, name, seed, images, regions, classes) for name in used
-        }
-        if progress is not None:
-            progress.advance(1)
+        found = {}
+        for name in used:
+            found[name] = _maps(network, layer_names, name, seed, images, regions, classes)
+            if progress is not None:
+                progress.advance(1)
         return found
 
     trained = maps_of(loaded, names)
@@ -163,18 +172,7 @@ def check_data(
         One sentence: what is wrong with the network, the data or the methods.
     """
     plan = prepare(spec)
-    dataset = plan.dataset()
-    groups: dict[tuple[int, ...], list[Item]] = {}
-    most = spec.limit or IMAGES
-    for position in range(len(plan.samples)):
-        item = dataset[position]
-        if isinstance(item, Skipped):
-            continue
-        group = groups.setdefault(tuple(item.prepared.image.shape), [])
-        group.append(item)
-        if len(group) == most:
-            break
-    items = max(groups.values(), key=len, default=[])
+    items = alike(plan, spec.limit or IMAGES)
     if len(items) < 2:
         raise DataError(
             "A check compares maps of different images of one size, and there are fewer than two: "
@@ -182,9 +180,7 @@ def check_data(
             option="size",
         )
     network = plan.network
-    images = torch.stack([one.prepared.image for one in items]).to(network.device, network.dtype)
-    masks = [one.prepared.mask for one in items if one.prepared.mask is not None]
-    truth = torch.stack(masks) if len(masks) == len(items) else None
+    images, truth = stacked(plan, items)
     return check(
         network,
         images,
@@ -194,6 +190,28 @@ def check_data(
         seed=plan.spec.seed,
         progress=progress,
     )
+
+
+def alike(plan: Plan, most: int, read: int | None = None) -> list[Item]:
+    """The first images of one size, up to `most` of them, of the first `read` ones."""
+    dataset, groups = plan.dataset(), dict[tuple[int, ...], list[Item]]()
+    for position in range(min(len(plan.samples), read or len(plan.samples))):
+        item = dataset[position]
+        if isinstance(item, Skipped):
+            continue
+        group = groups.setdefault(tuple(item.prepared.image.shape), [])
+        group.append(item)
+        if len(group) == most:
+            return group
+    return max(groups.values(), key=len, default=[])
+
+
+def stacked(plan: Plan, items: Sequence[Item]) -> tuple[Tensor, Tensor | None]:
+    """Images of one size as the network takes them, and their truth where all have one."""
+    network = plan.network
+    images = torch.stack([one.prepared.image for one in items]).to(network.device, network.dtype)
+    masks = [one.prepared.mask for one in items if one.prepared.mask is not None]
+    return images, torch.stack(masks) if len(masks) == len(items) else None
 
 
 def _row(
@@ -245,19 +263,19 @@ def _look(
 
 
 def _networks(
-    loaded: LoadedModel, modules: WeightedModules, seed: int
+    loaded: LoadedModel, modules: WeightedModules, steps: int, seed: int
 ) -> dict[str, Callable[[], LoadedModel]]:
     """By what is randomised, what makes the network: one at a time, so that one copy is held."""
 
     def shuffled(names: Sequence[str]) -> LoadedModel:
         return LoadedModel.of(randomised(loaded.module, names, seed), output=loaded.output)
 
-    steps = modules.cascade(STEPS)
+    sets = modules.cascade(steps)
     networks: dict[str, Callable[[], LoadedModel]] = {}
     if modules.decoder and len(modules.decoder) < len(modules.names):
         networks[_DECODER] = partial(shuffled, modules.decoder)
-    for number, names in enumerate(steps):
-        last = number == len(steps) - 1
+    for number, names in enumerate(sets):
+        last = number == len(sets) - 1
         networks[_WHOLE if last else f"from the head down to {names[0]}"] = partial(shuffled, names)
     return networks
 
@@ -287,7 +305,8 @@ def _maps(
         result = cam(images[batch], targets)
         for layer, maps in parts.items():
             found = result[layer]
-            maps.append(found.expand(-1, count, *found.shape[2:]))
+            size = [min(side, COMPARED) for side in found.shape[2:]]
+            maps.append(averaged(found, size).expand(-1, count, *size))
     whole = {layer: torch.cat(maps) for layer, maps in parts.items()}
     return {
         kind: {layer: maps[:, k * classes : (k + 1) * classes] for layer, maps in whole.items()}
@@ -295,12 +314,23 @@ def _maps(
     }
 
 
-def _regions(logits: Tensor, truth: Tensor | None) -> dict[str, Tensor | None]:
+def _regions(
+    logits: Tensor, truth: Tensor | None, targets: Sequence[str] | None
+) -> dict[str, Tensor | None]:
     """By target, the classes (B, *spatial) whose pixels are explained; None for all pixels."""
     regions: dict[str, Tensor | None] = {"class": None, "predicted": predict(logits)}
     if truth is not None:
         regions["truth"] = truth.to(logits.device)
-    return regions
+    wanted = list(regions) if targets is None else targets
+    for name in wanted:
+        if name not in regions:
+            raise UnetcamError(
+                f"A check asks for no target '{name}'"
+                + (", as there is no truth" if name == "truth" else "")
+                + f": {suggestion(name, regions)}",
+                option="targets",
+            )
+    return {name: regions[name] for name in wanted}
 
 
 # -- what can't be checked --------------------------------------------------------------------

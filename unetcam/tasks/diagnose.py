@@ -2,96 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unetcam.data import Item, Skipped
 from unetcam.diagnosis import Diagnosis, Finding, diagnose, names
 from unetcam.errors import RunError, suggestion
 from unetcam.models import LoadedModel
 from unetcam.runs import Plan, Progress, Run, Silent, Spec, evaluated, prepare, publishing
-from unetcam.runs.findings import Examined, read_examined, write_examined
-
-#: Images that a diagnosis is made on, and values of their tensors: bounds time and memory.
-MOST_IMAGES = 24
-MOST_VALUES = 1 << 27
+from unetcam.runs.findings import UNFINISHED, Examined, read_examined, write_examined
+from unetcam.tasks.sampling import sample
 
 TOO_FEW = "Nothing was tested: that takes two images with masks of one size at least."
-IN_TILES = (
-    "Nothing was tested: the network is run in tiles, and a test predicts images whole, many times."
+INSISTING = (
+    "Nothing was tested: the network takes several images at once and no other number, and a test "
+    "predicts any number of changed images."
 )
 SWITCHED_OFF = "Nothing was tested, as that was switched off."
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """Images of one size, as the network takes them, with their masks.
-
-    Attributes
-    ----------
-    names : tuple of str
-    images : Tensor
-        (N, C, *spatial) float32.
-    truth : Tensor
-        (N, *spatial) int64; -1 where a pixel counts nowhere.
-    """
-
-    names: tuple[str, ...]
-    images: Tensor
-    truth: Tensor
-
-
-def sample(plan: Plan, usable: Sequence[str] | None = None) -> Sampled | None:
-    """Up to 24 images spread evenly over a data set, of the size that most of them have.
-
-    Parameters
-    ----------
-    plan : Plan
-    usable : sequence of str, optional
-        Ids of the images that may be taken; all by default.
-
-    Returns
-    -------
-    Sampled or None
-        None where fewer than two are left.
-    """
-    allowed = None if usable is None else set(usable)
-    positions = [n for n, one in enumerate(plan.samples) if allowed is None or one.id in allowed]
-    count = min(MOST_IMAGES, len(positions))
-    chosen = [positions[number * len(positions) // count] for number in range(count)]
-    dataset = plan.dataset(chosen)
-    items: list[Item] = []
-    values = 0
-    for index in range(count):
-        entry = dataset[index]
-        if isinstance(entry, Skipped) or entry.prepared.mask is None:
-            continue
-        values += entry.prepared.image.numel()
-        if values > MOST_VALUES and len(items) > 1:
-            break
-        items.append(entry)
-    if not items:
-        return None
-    shapes = Counter(tuple(item.prepared.image.shape) for item in items)
-    shape = shapes.most_common(1)[0][0]
-    items = [item for item in items if tuple(item.prepared.image.shape) == shape]
-    if len(items) < 2:
-        return None
-    masks = [item.prepared.mask for item in items if item.prepared.mask is not None]
-    return Sampled(
-        tuple(item.sample.id for item in items),
-        torch.stack([item.prepared.image for item in items]),
-        torch.stack(masks),
-    )
-
-
 def examine(
-    plan: Plan, usable: Sequence[str] | None = None, progress: Progress | None = None
+    plan: Plan,
+    usable: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    *,
+    earlier: Examined | None = None,
+    keep: Callable[[Examined], None] | None = None,
 ) -> Examined:
     """Test a plan's network on a sample of its images.
 
@@ -101,24 +39,29 @@ def examine(
     usable : sequence of str, optional
         Ids of the images that may be taken.
     progress : Progress, optional
+    earlier : Examined, optional
+        What was kept of a diagnosis on the same images that was stopped.
+    keep : callable, optional
+        Is given what is known so far whenever a kind is through.
 
     Returns
     -------
     Examined
     """
     progress = progress or Silent()
-    if plan.spec.tile is not None:
-        return Examined(None, IN_TILES)
+    if plan.network.batch_size not in (None, 1):
+        return Examined(None, INSISTING)
     progress.step("choosing images to test on")
     sampled = sample(plan, usable)
     if sampled is None:
         return Examined(None, TOO_FEW)
 
-    def told(done: int, total: int) -> None:
-        progress.step(f"testing what the network leans on, question {min(done + 1, total)}/{total}")
+    def kept(so_far: Diagnosis) -> None:
+        if keep is not None:
+            keep(Examined(so_far, "", sampled.names))
 
     network = plan.network
-    told(0, len(names()))
+    progress.step("testing what the network leans on")
     with evaluated(network.module):
         diagnosis = diagnose(
             network,
@@ -128,19 +71,32 @@ def examine(
             head=plan.spec.head or "softmax",
             names=sampled.names,
             seed=plan.spec.seed,
-            progress=told,
+            earlier=earlier.diagnosis
+            if earlier is not None and earlier.images == sampled.names
+            else None,
+            keep=kept,
+            progress=progress.within,
         )
     return Examined(diagnosis, "", sampled.names)
 
 
 def examine_run(plan: Plan, run: Run, progress: Progress | None = None) -> None:
-    """Test a run's network, unless that was done, and write what was found into its folder."""
+    """Test a run's network, unless that was done, and write what was found into its folder.
+
+    What is known is written whenever a kind is through, so that a test that was stopped goes on.
+    """
     fingerprint = str(run.meta["fingerprint"])
     examined = read_examined(run.path, fingerprint)
     if examined is None:
+
+        def keep(so_far: Examined) -> None:
+            with publishing(run.path) as draft:
+                write_examined(draft, fingerprint, so_far, unfinished=True)
+
         usable = list(dict.fromkeys(run.rows["image"].astype(str)))
-        examined = examine(plan, usable, progress)
-        with publishing(run.path) as draft:
+        earlier = read_examined(run.path, fingerprint, unfinished=True)
+        examined = examine(plan, usable, progress, earlier=earlier, keep=keep)
+        with publishing(run.path, in_place_of=UNFINISHED) as draft:
             write_examined(draft, fingerprint, examined)
     run.examined = examined
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from unetcam.page.text import file_names
 from unetcam.runs import Plan, Progress, Silent, Spec, evaluated, open_network, settle
 from unetcam.runs.explain import Explainer
 from unetcam.runs.spec import TRUTH_KINDS
+from unetcam.tasks.map_reliance import RELIANCE, plain_spec, write_all
 from unetcam.tasks.options import named, shows_options
 
 
@@ -35,11 +36,14 @@ class MapFiles:
     files : list of Path
     skipped : list of Skipped
         Images that could not be used.
+    remarks : list of str
+        What a person should know of the network.
     """
 
     folder: Path
     files: list[Path]
     skipped: list[Skipped]
+    remarks: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for scripts."""
@@ -47,12 +51,13 @@ class MapFiles:
             "out": str(self.folder),
             "files": [str(path) for path in self.files],
             "skipped": [{"file": one.file, "reason": one.reason} for one in self.skipped],
+            "remarks": list(self.remarks),
         }
 
     def sentence(self) -> str:
         """What a person is told at the end."""
         more = f"; {len(self.skipped)} images were skipped" if self.skipped else ""
-        return f"{len(self.files)} files in {self.folder}{more}."
+        return "\n".join([*self.remarks, f"{len(self.files)} files in {self.folder}{more}."])
 
 
 @shows_options
@@ -108,7 +113,8 @@ def write_maps(
     """Explain single images and write what is seen.
 
     For every image there is a folder, see :func:`unetcam.page.map_files.write_image`; a network of
-    volumes explains NIfTI and NRRD files whole, see :func:`unetcam.page.map_files.write_volume`.
+    volumes explains NIfTI, NRRD, TIFF and NumPy files whole, see
+    :func:`unetcam.page.map_files.write_volume`.
 
     Parameters
     ----------
@@ -140,6 +146,9 @@ def write_maps(
             "or `unetcam report` for images with masks.",
             option="target",
         )
+    is_reliance = spec.method == RELIANCE
+    if is_reliance:
+        spec = plain_spec(spec)
     methods.get(spec.method).check()
     source = _source(images, spec)
     network = open_network(spec, model, source=source)
@@ -162,11 +171,14 @@ def write_maps(
     for one in plan.skipped:
         progress.skipped(one)
     progress.begin(len(plan.samples), 0)
-    with (
-        evaluated(network.module),
-        Explainer(network, plan.spec, progress.within) as explainer,
-    ):
-        files, unread = _write_all(explainer, plan, folders, progress)
+    if is_reliance:
+        files, unread = write_all(plan, folders, progress)
+    else:
+        with (
+            evaluated(network.module),
+            Explainer(network, plan.spec, progress.within) as explainer,
+        ):
+            files, unread = _write_all(explainer, plan, folders, progress)
     skipped = [*plan.skipped, *unread]
     if not files:
         raise DataError(
@@ -174,7 +186,8 @@ def write_maps(
             f"{skipped[0].reason}",
             option=tuple(skipped[0].options),
         )
-    return MapFiles(out, files, skipped)
+    remark = network.output_sentence
+    return MapFiles(out, files, skipped, [] if remark is None else [remark])
 
 
 def _write_all(

@@ -12,11 +12,14 @@ from typing import Any
 from torch import nn
 
 from unetcam.models import LoadedModel
+from unetcam.page.badges import check_lines
 from unetcam.page.html import write_report
 from unetcam.page.overview import warnings
 from unetcam.runs import Plan, Progress, Run, Silent, Spec, execute, prepare, publishing
 from unetcam.runs.findings import Examined
 from unetcam.runs.prepare import evaluated
+from unetcam.runs.sanity import Checked
+from unetcam.tasks.check_run import UNASKED, check_run
 from unetcam.tasks.diagnose import SWITCHED_OFF, examine_run
 from unetcam.tasks.options import located, named, shows_options
 from unetcam.tasks.pictures import explain_pictures
@@ -41,6 +44,7 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for scripts."""
+        checked = self.run.checked
         return {
             "run": str(self.run.path),
             "report": str(self.page),
@@ -50,6 +54,9 @@ class Outcome:
             "skipped": self.run.meta["skipped"],
             "findings": [one.to_dict() for one in self.run.findings],
             "undiagnosed": self.run.undiagnosed,
+            "check": None if checked.check is None else checked.check.to_dict(),
+            "unchecked": checked.reason,
+            "remarks": list(self.run.meta.get("remarks", [])),
             "warnings": warnings(self.run),
             "seconds": round(self.seconds, 2),
         }
@@ -60,7 +67,7 @@ class Outcome:
         text = f"{_images(counts['explained'])} explained"
         if counts["skipped"]:
             text += f", {counts['skipped']} skipped (see {self.run.path / 'skipped.csv'})"
-        said = [f"{text}, in {self.seconds:.0f} s.", *warnings(self.run)]
+        said = [f"{text}, in {self.seconds:.0f} s.", *warnings(self.run), *check_lines(self.run)]
         return "\n".join([*said, f"Report: {self.page}"])
 
 
@@ -71,6 +78,7 @@ def report(
     *,
     out: str | os.PathLike[str],
     diagnose: bool = True,
+    check: bool = True,
     workers: int = 0,
     force: bool = False,
     progress: Progress | None = None,
@@ -92,6 +100,9 @@ def report(
     diagnose : bool
         Whether what the network gets wrong and leans on is tested, on up to 24 of the images; see
         `findings` of the run.
+    check : bool
+        Whether the maps are checked with the network's weights shuffled, on a few of the images;
+        layers that fail are marked on the page.
     workers : int
         Processes that read files; data in memory is read in this one.
     force : bool
@@ -138,6 +149,7 @@ def report(
         model=module,
         data=in_memory,
         diagnose=diagnose,
+        check=check,
         workers=workers,
         force=force,
         progress=progress,
@@ -152,6 +164,7 @@ def run_report(
     model: nn.Module | LoadedModel | None = None,
     data: Any = None,
     diagnose: bool = True,
+    check: bool = True,
     workers: int = 0,
     force: bool = False,
     command: Sequence[str] = (),
@@ -170,6 +183,8 @@ def run_report(
         A network and images in memory, see :func:`unetcam.runs.prepare`.
     diagnose : bool
         Whether what the network leans on is tested, see :mod:`unetcam.tasks.diagnose`.
+    check : bool
+        Whether the maps are checked, see :mod:`unetcam.tasks.check_run`.
     workers, force, command, beside, progress
         See :func:`unetcam.runs.execute`.
 
@@ -198,6 +213,10 @@ def run_report(
         examine_run(plan, run, progress)
     elif run.diagnosis is None:
         run.examined = Examined(None, SWITCHED_OFF)
+    if check:
+        check_run(plan, run, progress)
+    elif run.checked.check is None:
+        run.checked = Checked(None, UNASKED)
     progress.step("writing the report")
     page = assemble(plan, run)
     return Outcome(run, page, time.monotonic() - started)

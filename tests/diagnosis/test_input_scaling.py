@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unetcam.diagnosis import Diagnosis, diagnose
-from unetcam.diagnosis.wrong_input import forms
+from unetcam.diagnosis import Diagnosis, diagnose, names
+from unetcam.diagnosis.input_forms import forms
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -106,3 +106,82 @@ def test_every_form_of_any_image_can_be_made_and_undone(shape: tuple[int, ...]) 
         given = form.apply(images)
         assert form.undo(given > 0).shape == images.shape
         assert torch.isfinite(given).all()
+
+
+class Norm(nn.Module):
+    """A network whose batch norm saw images that were normalised by ImageNet's statistics."""
+
+    def __init__(self, layer: type[nn.Module] = nn.BatchNorm2d, batches: int = 500) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.norm = nn.GroupNorm(2, 6) if layer is nn.GroupNorm else layer(6)
+        self.head = nn.Conv2d(6, 2, 1)
+        if layer is nn.BatchNorm2d:
+            with torch.no_grad():
+                seen = self.conv((scenes(24)[0] - MEAN) / STD).transpose(0, 1).flatten(1)
+            self.norm.running_mean.copy_(seen.mean(dim=1))
+            self.norm.running_var.copy_(seen.var(dim=1))
+            self.norm.num_batches_tracked.fill_(batches)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.norm(self.conv(images)).relu())
+        return logits
+
+
+def without_masks(network: nn.Module, images: Tensor) -> Diagnosis:
+    return diagnose(network, images, classes=("ground", "roof"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda images: images, "with ImageNet's mean and standard deviation and not in 0 to 1"),
+        (lambda images: 255 * images, "ImageNet's mean and standard deviation and not in 0 to 255"),
+        (lambda images: (images / 255 - MEAN) / STD, "not after another 1/255"),
+    ],
+)
+def test_without_any_mask_another_range_is_seen_at_the_first_batch_norm(
+    given: Callable[[Tensor], Tensor], said: str
+) -> None:
+    diagnosis = without_masks(Norm(), given(scenes(16)[0]))
+    (finding,) = diagnosis.findings
+    assert finding.kind == "input-scaling"
+    assert said in finding.claim
+    assert "'norm'" in finding.claim
+    assert finding.effect > 1.25
+    assert finding.control < 0.8
+    assert finding.tested == 8
+    assert all(one.reason.endswith(".") for one in diagnosis.tests)
+    assert {one.kind for one in diagnosis.tests} == set(names())
+
+
+def test_without_any_mask_images_as_in_training_are_none() -> None:
+    diagnosis = without_masks(Norm(), (scenes(16)[0] - MEAN) / STD)
+    assert diagnosis.findings == ()
+    tested = {one.kind: one.tested for one in diagnosis.tests}
+    assert tested["input-scaling"] == 8
+    assert sum(tested.values()) == 8
+    assert "no masks" in next(one.reason for one in diagnosis.tests if one.kind == "confused-with")
+
+
+@pytest.mark.parametrize("network", [Norm(nn.GroupNorm), Norm(batches=20), Norm(nn.Identity)])
+def test_a_network_without_settled_statistics_cannot_be_asked(network: nn.Module) -> None:
+    (record,) = (
+        one
+        for one in without_masks(network, 255 * scenes(16)[0]).tests
+        if one.kind == "input-scaling"
+    )
+    assert record.tested == 0
+    assert "no batch norm" in record.reason
+
+
+def test_looking_at_the_statistics_leaves_the_network_as_it_was() -> None:
+    network = Norm().train()
+    before = {name: one.clone() for name, one in network.state_dict().items()}
+    without_masks(network, scenes(16)[0])
+    assert network.training
+    assert not network.norm._forward_pre_hooks
+    for name, one in network.state_dict().items():
+        assert torch.equal(one, before[name])

@@ -1,13 +1,19 @@
-"""What a check of maps says: one row for each method, target and layer."""
+"""What a check of maps says: a row for each method, target and layer, and a run's own check."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from unetcam.measures.sanity import Similarity
+from unetcam.runs.files import write_json
+
+CHECK = "check.json"
+SCHEMA_VERSION = 1
 
 SAME_CLASS = "is the same for another class"
 IGNORES_DECODER = "ignores the decoder's weights"
@@ -91,6 +97,16 @@ class Check:
     seed: int
     seconds: float
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Check:
+        """What :meth:`to_dict` gave."""
+        return cls(
+            tuple(_row(one) for one in values["rows"]),
+            int(values["images"]),
+            int(values["seed"]),
+            float(values["seconds"]),
+        )
+
     @property
     def failed(self) -> tuple[CheckRow, ...]:
         """The rows that failed."""
@@ -127,3 +143,70 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_nan(one) for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _row(values: Mapping[str, Any]) -> CheckRow:
+    return CheckRow(
+        str(values["method"]),
+        str(values["target"]),
+        str(values["layer"]),
+        tuple(map(str, values["reasons"])),
+        _similarity(values["threshold"]),
+        tuple((str(step), _similarity(one)) for step, one in values["cascade"]),
+        None if values["decoder"] is None else _similarity(values["decoder"]),
+        _similarity(values["other_class"]),
+        {str(name): _similarity(one) for name, one in values["baselines"].items()},
+    )
+
+
+def _similarity(values: Mapping[str, Any]) -> Similarity:
+    means = [math.nan if values[name] is None else values[name] for name in ("spearman", "ssim")]
+    return Similarity(float(means[0]), float(means[1]), int(values["pairs"]))
+
+
+# -- the check of a run's own maps ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Whether a run's maps were checked.
+
+    Attributes
+    ----------
+    check : Check or None
+        Of the run's method and target at its layers; None where nothing was checked.
+    reason : str
+        Why not, in one sentence; empty where something was.
+    """
+
+    check: Check | None
+    reason: str = ""
+
+
+def write_checked(folder: Path, fingerprint: str, checked: Checked) -> None:
+    """Write check.json into a run's folder, or the draft of what comes into it."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": fingerprint,
+        "reason": checked.reason,
+        "check": None if checked.check is None else checked.check.to_dict(),
+    }
+    write_json(folder / CHECK, content)
+
+
+def read_checked(folder: Path, fingerprint: str) -> Checked | None:
+    """What :func:`write_checked` wrote for the run with this fingerprint.
+
+    Returns
+    -------
+    Checked or None
+        None where there is none of this run that can be read: it is made again then.
+    """
+    try:
+        content = json.loads((folder / CHECK).read_text(encoding="utf-8"))
+        if (content["schema_version"], content["fingerprint"]) != (SCHEMA_VERSION, fingerprint):
+            return None
+        found = content["check"]
+        return Checked(None if found is None else Check.from_dict(found), str(content["reason"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
