@@ -366,15 +366,13 @@ def find_layers(
     Parameters
     ----------
     model : nn.Module or LoadedModel
-        Any network that maps (B, C, *spatial) to logits (B, classes, *spatial); left as found.
-        The names are those inside ``DataParallel``, ``DistributedDataParallel`` and
-        ``torch.compile``'s wrapper.
+        Maps (B, C, *spatial) to logits (B, classes, *spatial); left as found. The names are those
+        inside the wrappers that :class:`LoadedModel` takes off.
     example : Tensor, tuple or dict
         (B, C, *spatial) on the model's device, of a size that the network takes; its first image
         is run. A tuple or dict holds the arguments of a network of several inputs.
     output : callable, optional
-        Picks the logits from what the model returns; see :func:`~unetcam.models.io.pick_logits`
-        for what is understood without.
+        Picks the logits from what the model returns; see :class:`~unetcam.UNetCAM`.
 
     Returns
     -------
