@@ -36,7 +36,7 @@ def test_the_page_shows_every_network() -> None:
     spec.loader.exec_module(module)
     kept = (ROOT / "docs" / "networks.md").read_text("utf-8")
     headings = [line for line in kept.splitlines() if line.startswith("### ")]
-    assert f"on {len(ZOO)} networks" in kept
+    assert f"on {len(ZOO)} networks" in kept, "python scripts/networks.py writes the page anew"
     for name in ZOO:
         kind = name.removesuffix(", 2-D").removesuffix(", 3-D")
         dimensions = name[len(kind) + 2 :]

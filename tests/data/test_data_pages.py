@@ -20,7 +20,7 @@ SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 def test_every_suffix_and_option_is_named() -> None:
     for one in FORMATS:
         for suffix in one.suffixes:
-            assert suffix in PAGE, f"{one.name}: {suffix}"
+            assert suffix in PAGE, f"docs/data.md does not name {suffix} ({one.name})"
     for field in fields(DataOptions):
         assert field.name in PAGE or field.name == "tiled"
 

@@ -36,7 +36,8 @@ def test_the_table_holds_the_numbers_of_every_question(shape: tuple[int, ...]) -
 
     found = measured(scene)
     assert_rows(found, scene.rows(row))
-    assert list(found) == [c.name for c in columns(4, len(shape))]
+    described = [c.name for c in columns(4, len(shape))]
+    assert list(found) == described, "unetcam/measures/columns.py has one entry for each number"
     assert found["empty"].sum() == 1
 
 

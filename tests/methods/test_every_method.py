@@ -239,11 +239,12 @@ def test_an_unruly_network_is_understood(name: str) -> None:
 def test_the_page_tells_of_every_method_and_its_settings() -> None:
     page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
     rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
-    assert set(rows) == {*methods.names(), *(one.prefix for one in methods.wrappers())}
+    known = {*methods.names(), *(one.prefix for one in methods.wrappers())}
+    assert set(rows) == known, "docs/methods.md has one row for each method"
     for name in methods.names():
         if name != "kernelshap":  # it refers to the row above
             for setting, value in methods.get(name).settings.items():
-                assert f"`{setting}={value}`" in rows[name]
+                assert f"`{setting}={value}`" in rows[name], f"docs/methods.md: {name}"
 
 
 def test_one_seed_reaches_what_a_method_draws() -> None:

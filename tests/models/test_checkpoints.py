@@ -343,6 +343,30 @@ class TestChoice:
         assert "thop" in said
 
 
+ODD = {
+    "whole numbers": lambda tensor: tensor.to(torch.int8),
+    "complex numbers": lambda tensor: tensor.to(torch.complex64),
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "placeholders": lambda tensor: tensor.to("meta"),
+}
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("kind", ODD)
+def test_values_that_would_be_changed_in_silence_are_refused(
+    kind: str, partial: bool, weights: State, path: Path
+) -> None:
+    weights["head.weight"] = ODD[kind](weights["head.weight"])
+    with pytest.raises(ModelError, match=rf"1 of the weights .* are {kind}.*\(head.weight\)"):
+        load(weights, path, partial=partial)
+
+
+def test_an_averaged_network_loads(weights: State, path: Path) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(Net())
+    averaged.module.load_state_dict(weights)
+    assert_holds(load(averaged.state_dict(), path), weights)
+
+
 class TestPartial:
     def test_what_is_missing_is_named_by_weight(self, weights: State, path: Path) -> None:
         some = {n: v for n, v in weights.items() if n.startswith("body.1")}

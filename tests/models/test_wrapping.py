@@ -310,3 +310,18 @@ def test_channels_last(dims: int, method: str, shortcuts: bool) -> None:
     assert_same(before, state_of(model))
     for layer in expected.layers:
         torch.testing.assert_close(result[layer], expected[layer], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("made", ["module", "unflattened", "program"])
+def test_an_exported_program_is_told_to_be_one(made: str) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, 2, 1), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 1)
+    )
+    program = torch.export.export(network.eval(), (torch.zeros(1, 1, 8, 8),))
+    given = {
+        "module": program.module,
+        "unflattened": lambda: torch.export.unflatten(program),
+        "program": lambda: program,
+    }[made]()
+    with pytest.raises(ModelError, match=r"torch\.export made"):
+        UNetCAM(given)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +14,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.data.fuzzing import LONGEST, time_limit
 from tests.runs.factory import plan
 from tests.runs.test_loop import StopAfter, run
 from unetcam.errors import UnetcamError
 from unetcam.runs import Run, compare
 
+Runs = tuple[Any, Path, Path, bytes, int]
 Damage = Callable[[bytes, random.Random], bytes]
 
 
@@ -57,11 +61,17 @@ def other_json(content: bytes, draw: random.Random) -> bytes:
     return json.dumps(values).encode()
 
 
+COUNT = int(os.environ.get("UNETCAM_FUZZ", "150"))
+"""Stopped runs that are damaged and go on; twice as many finished ones are read and compared."""
+
+MOST_MEMORY = 2 * 2**20
+"""KiB that the process may have grown to (Linux)."""
+
 DAMAGES: tuple[Damage, ...] = (cut, flip, fill, empty, other_json)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, Path, bytes]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """A plan, a finished run of it, one stopped half-way, and the rows of the finished one."""
     folder = tmp_path_factory.mktemp("damaged")
     ready = plan(folder, 20, batch_size=4)
@@ -73,6 +83,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, Path, byt
         folder / "finished",
         folder / "stopped",
         (folder / "finished/rows.csv").read_bytes(),
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
 
 
@@ -91,7 +102,7 @@ def check_sentence(error: UnetcamError, what: str) -> None:
     assert "\n" not in str(error), what
 
 
-def read(runs: tuple[Any, Path, Path, bytes], folder: Path, seed: int) -> None:
+def read(runs: Runs, folder: Path, seed: int) -> None:
     """A damaged run is read and compared, or refused in one sentence."""
     what = damaged(runs[1], folder, seed)
     try:
@@ -104,7 +115,7 @@ def read(runs: tuple[Any, Path, Path, bytes], folder: Path, seed: int) -> None:
         raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def go_on(runs: tuple[Any, Path, Path, bytes], folder: Path, seed: int) -> None:
+def go_on(runs: Runs, folder: Path, seed: int) -> None:
     """A stopped run with a damaged file ends with the same rows, or is refused in one sentence."""
     what = damaged(runs[2], folder, seed)
     try:
@@ -119,30 +130,30 @@ def go_on(runs: tuple[Any, Path, Path, bytes], folder: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_damaged_run_is_read_or_refused(
-    runs: tuple[Any, Path, Path, bytes], tmp_path: Path, seed: int
-) -> None:
+def test_a_damaged_run_is_read_or_refused(runs: Runs, tmp_path: Path, seed: int) -> None:
     read(runs, tmp_path / "run", seed)
 
 
 @pytest.mark.parametrize("seed", range(1000, 1012))
-def test_a_damaged_run_goes_on_or_is_refused(
-    runs: tuple[Any, Path, Path, bytes], tmp_path: Path, seed: int
-) -> None:
+def test_a_damaged_run_goes_on_or_is_refused(runs: Runs, tmp_path: Path, seed: int) -> None:
     go_on(runs, tmp_path / "run", seed)
 
 
 @pytest.mark.slow
-def test_a_thousand_damaged_runs(runs: tuple[Any, Path, Path, bytes], tmp_path: Path) -> None:
-    for seed in range(2000, 3000):
+def test_many_damaged_runs(runs: Runs, tmp_path: Path) -> None:
+    first = 10_000 * int(os.environ.get("UNETCAM_FUZZ_SEED", "1"))
+    for seed in range(first, first + 3 * COUNT):
         folder = tmp_path / str(seed)
-        (go_on if seed % 5 == 0 else read)(runs, folder, seed)
+        with time_limit(LONGEST):
+            (go_on if seed % 3 == 0 else read)(runs, folder, seed)
         shutil.rmtree(folder)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert grown < runs[4] + MOST_MEMORY, f"seed {seed}: grew to {grown / 2**20:.1f} GiB"
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no table at all"])
 def test_a_damaged_part_is_made_again_and_that_is_said(
-    runs: tuple[Any, Path, Path, bytes], tmp_path: Path, content: bytes
+    runs: Runs, tmp_path: Path, content: bytes
 ) -> None:
     shutil.copytree(runs[2], tmp_path / "run")
     (part,) = (tmp_path / "run" / "parts").glob("000000-*.parquet")
@@ -152,9 +163,7 @@ def test_a_damaged_part_is_made_again_and_that_is_said(
     assert "explained again" in " ".join(found.meta["remarks"])
 
 
-def test_lost_rows_of_a_finished_run_are_made_again(
-    runs: tuple[Any, Path, Path, bytes], tmp_path: Path
-) -> None:
+def test_lost_rows_of_a_finished_run_are_made_again(runs: Runs, tmp_path: Path) -> None:
     shutil.copytree(runs[1], tmp_path / "run")
     (tmp_path / "run" / "rows.parquet").write_bytes(b"PAR1")
     found = run(runs[0], tmp_path / "run")

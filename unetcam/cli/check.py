@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetcam.cli import options, values
+from unetcam.cli import data_options, options, values
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 EPILOG = """
@@ -30,7 +30,7 @@ EPILOG = """
 )
 def check(
     model: options.Model,
-    classes: options.ClassNames = None,
+    classes: data_options.ClassNames = None,
     methods: Annotated[
         str | None,
         typer.Option(

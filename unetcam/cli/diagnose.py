@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetcam.cli import options
+from unetcam.cli import data_options, options
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 FAILED = 3
@@ -23,13 +23,13 @@ In a build, which fails where the network leans on what is around an object:
 --fail-on leans-on-surroundings:0.3`
 """
 
-_MAPS_ONLY = ("layers", "method", "target", "band", "threshold", "tile", "overlap", "batch_size")
+_MAPS_ONLY = ("layers", "method", "target", "band", "threshold", "tile", "overlap")
 
 
 @options.takes(*(name for name in options.SPEC if name not in (*_MAPS_ONLY, "amp")))
 def diagnose(
     model: options.Model,
-    classes: options.Classes,
+    classes: data_options.Classes,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(

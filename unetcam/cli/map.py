@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetcam.cli import options
+from unetcam.cli import data_options, options
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 EPILOG = """
@@ -29,7 +29,7 @@ EPILOG = """
         name
         for name in options.SPEC
         if name not in ("images", "masks", "manifest", "ignore_index", "limit")
-        and name not in ("band", "threshold", "batch_size", "mask_suffix", "pair", "instances")
+        and name not in ("band", "threshold", "mask_suffix", "pair", "instances")
         and name != "exif"
     )
 )
@@ -52,7 +52,7 @@ def map_images(
             rich_help_panel=options.RUNNING,
         ),
     ],
-    classes: options.ClassNames = None,
+    classes: data_options.ClassNames = None,
     force: Annotated[
         bool,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetcam.cli import options, values
+from unetcam.cli import data_options, options, values
 from unetcam.cli.console import RichProgress, interruptible, print_json
 
 EPILOG = """
@@ -35,7 +35,7 @@ A run that was stopped goes on when the same command is started again.
 @options.takes(*options.SPEC)
 def report(
     model: options.Model,
-    classes: options.Classes,
+    classes: data_options.Classes,
     out: options.RunFolder,
     force: options.ForceRun = False,
     diagnose: Annotated[

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from unetcam.errors import DataError, UnetcamError, is_own_bug
 
-_DOUBLE_SUFFIXES: Final = (".nii.gz",)
+_LONG_SUFFIXES: Final = {".nii.gz"}
 _HEAD: Final = 512
 
 
@@ -58,8 +58,21 @@ def shown(path: Path) -> str:
     return f"'{name}'" if len(name) <= 120 else f"'{name[:80]}...{name[-30:]}'"
 
 
+def keep_whole(suffixes: Iterable[str]) -> None:
+    """Let :func:`split_suffix` take each of these that has several parts for one suffix.
+
+    Parameters
+    ----------
+    suffixes : iterable of str
+        In lower case, with their dots.
+    """
+    _LONG_SUFFIXES.update(one for one in suffixes if one.count(".") > 1)
+
+
 def split_suffix(name: str) -> tuple[str, str]:
-    """A file name's stem, and its suffix in lower case; ``.nii.gz`` is one suffix.
+    """A file name's stem, and its suffix in lower case.
+
+    A suffix of several parts that a format has, as ``.nii.gz``, is one suffix.
 
     The stem is brought to Unicode's composed form (NFC), so that a name written on macOS pairs
     with the same name written elsewhere.
@@ -71,10 +84,9 @@ def split_suffix(name: str) -> tuple[str, str]:
     >>> split_suffix("cell.PNG")
     ('cell', '.png')
     """
-    for suffix in _DOUBLE_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return unicodedata.normalize("NFC", name[: -len(suffix)]), suffix
-    stem, extension = os.path.splitext(name)
+    long = [suffix for suffix in _LONG_SUFFIXES if name.lower().endswith(suffix)]
+    extension = max(long, key=len, default=os.path.splitext(name)[1])
+    stem = name[: len(name) - len(extension)]
     return unicodedata.normalize("NFC", stem), extension.lower()
 
 
@@ -144,7 +156,7 @@ def mistaken_for(path: Path) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         head = b"RIFFWEBP"
     known = next((entry for entry in _MAGIC if head.startswith(entry[0])), None)
-    if known is None or suffix in known[2]:
+    if known is None or suffix.endswith(known[2]):
         return None
     return f"it begins like a {known[1]} file; give it the suffix of its kind"
 
@@ -162,7 +174,7 @@ _MAGIC: Final[tuple[tuple[bytes, str, tuple[str, ...]], ...]] = (
     (b"\x93NUMPY", "NumPy", (".npy",)),
     (b"PK\x03\x04", "zip", (".npz",)),
     (b"NRRD", "NRRD", (".nrrd",)),
-    (b"\x1f\x8b", "gzip", (".nii.gz",)),
+    (b"\x1f\x8b", "gzip", (".gz",)),
     (b"\x89HDF", "HDF5", ()),
     (b"%PDF", "PDF", ()),
 )

@@ -12,7 +12,15 @@ import numpy as np
 
 from unetcam.data.arrays import array_type, read_array
 from unetcam.data.channels import to_channels
-from unetcam.data.files import decoding, key_of, readable, require_file, shown, split_suffix
+from unetcam.data.files import (
+    decoding,
+    keep_whole,
+    key_of,
+    readable,
+    require_file,
+    shown,
+    split_suffix,
+)
 from unetcam.data.images import pillow_type, read_with_pillow
 from unetcam.data.pictures import MAX_PIXELS, Picture, Pixels, Reading
 from unetcam.data.samples import Skipped
@@ -69,13 +77,20 @@ def register(one: Format) -> Format:
     Raises
     ------
     DataError
-        If one of its suffixes belongs to another format.
+        If one of its suffixes belongs to another format, or is not as :class:`Format` wants it.
     """
+    odd = next((s for s in one.suffixes if not s.startswith(".") or s != s.lower()), None)
+    if odd is not None:
+        raise DataError(
+            f"no file of {one.name} would be found by the suffix '{odd}'; write it in lower case, "
+            "with its dot"
+        )
     taken = sorted(set(one.suffixes) & _BY_SUFFIX.keys())
     if taken:
         raise DataError(f"the suffix {taken[0]} belongs to {_BY_SUFFIX[taken[0]].name} already")
     FORMATS.append(one)
     _BY_SUFFIX.update(dict.fromkeys(one.suffixes, one))
+    keep_whole(one.suffixes)
     return one
 
 
@@ -119,7 +134,7 @@ def format_names() -> str:
     Examples
     --------
     >>> format_names()
-    'PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, NPY, NPZ, NIfTI or NRRD'
+    'PNG, JPEG, TIFF, ... or NRRD'
     """
     *names, last = (one.name for one in FORMATS)
     return f"{', '.join(names)} or {last}"

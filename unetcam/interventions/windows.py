@@ -130,11 +130,11 @@ def sides(size: Sequence[int], smallest: float | None = None) -> tuple[int, ...]
             f"smallest={smallest!r} is no window's side: give a number of pixels of 1 or more."
         )
     side = max(1, round(shortest * COARSEST))
-    found = [side]
+    ladder = [side]
     while side // 2 >= least and side >= 2:
         side //= 2
-        found.append(side)
-    return tuple(found)
+        ladder.append(side)
+    return tuple(ladder)
 
 
 def search(
@@ -289,7 +289,7 @@ def _tried(
 
 def _summed_up(levels: list[tuple[_Boxes, Effects]], allowed: Tensor, count: int) -> Search:
     maps = torch.full(allowed.shape, torch.nan, dtype=torch.float32, device=allowed.device)
-    found: list[list[Window]] = [[] for _ in range(count)]
+    tried: list[list[Window]] = [[] for _ in range(count)]
     level_of: list[list[int]] = [[] for _ in range(count)]
     for level, (boxes, effects) in enumerate(levels):
         total, times = torch.zeros_like(maps), torch.zeros_like(maps)
@@ -304,11 +304,11 @@ def _summed_up(levels: list[tuple[_Boxes, Effects]], allowed: Tensor, count: int
             boxes.region.tolist(), boxes.start.tolist(), boxes.stop.tolist(), measured, strict=True
         )
         for at, start, stop, values in rows:
-            found[at].append(Window(tuple(start), tuple(stop), *values))
+            tried[at].append(Window(tuple(start), tuple(stop), *values))
             level_of[at].append(level)
     maps = torch.where(allowed, maps, torch.nan)
-    strongest = tuple(_named(one, level) for one, level in zip(found, level_of, strict=True))
-    return Search(maps, strongest, tuple(tuple(sorted(one, key=_strength)) for one in found))
+    strongest = tuple(_named(one, level) for one, level in zip(tried, level_of, strict=True))
+    return Search(maps, strongest, tuple(tuple(sorted(one, key=_strength)) for one in tried))
 
 
 def _strength(window: Window) -> tuple[float, float]:

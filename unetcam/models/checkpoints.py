@@ -97,6 +97,7 @@ def load_checkpoint(
     weights = dict(best.weights)
     if best.complete:
         weights |= {n: t for n, t in names.items() if is_counter(n) and n not in weights}
+    _require_values(path, weights, names)
     if partial:
         remarks += _load_what_fits(model, path, weights, names)
     else:
@@ -108,6 +109,40 @@ def load_checkpoint(
                 option=("model_args", "partial", "checkpoint"),
             ) from error
     return tuple(remarks)
+
+
+def _require_values(path: Path, weights: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+    """Refuse tensors that torch would not copy as they are meant, or would round in silence."""
+    odd: dict[str, list[str]] = {}
+    for name, tensor in weights.items():
+        own = names.get(name)
+        if isinstance(tensor, Tensor) and isinstance(own, Tensor):
+            kind = _oddity(tensor, own)
+            if kind is not None:
+                odd.setdefault(kind, []).append(name)
+    for kind, listed in odd.items():
+        raise ModelError(
+            f"{len(listed)} of the weights in {path} are {kind} ({first_few(listed)}): save the "
+            "network's floating-point weights and give that file.",
+            option="checkpoint",
+        )
+
+
+def _oddity(given: Tensor, own: Tensor) -> str | None:
+    """What keeps a tensor from standing for a network's own; None where nothing does."""
+    if given.is_meta:
+        return "placeholders on the meta device, which hold no values"
+    if given.is_quantized:
+        return "quantised"
+    if given.layout != torch.strided:
+        return "sparse"
+    if given.is_complex() and not own.is_complex():
+        return "complex numbers, and the network's are real"
+    if own.is_floating_point() and not given.is_floating_point():
+        return (
+            f"whole numbers ({str(given.dtype).removeprefix('torch.')}), as of a quantised network"
+        )
+    return None
 
 
 class _Found(NamedTuple):
@@ -247,7 +282,7 @@ def _of_choice(best: Fit, others: Sequence[Fit], path: Path) -> Iterator[str]:
         kinds = sorted({name.rpartition(".")[2] for name in best.counters})
         yield (
             f"{len(best.counters)} counters in {path.name} are no weights and were left out "
-            f"({', '.join(kinds)}; thop and batch normalisation keep such)."
+            f"({', '.join(kinds)}; thop, batch normalisation and averages keep such)."
         )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unetcam.engine.request import TapPoint
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import at_least_single, plain_images
-from unetcam.errors import LayerError, ModelError, reason
+from unetcam.errors import LayerError, ModelError, UnetcamError, reason
 from unetcam.models.activations import OutputKind, WithoutActivation
 from unetcam.models.io import Inputs, bound, check_images, detached, image_of
 from unetcam.models.layer_names import Address, addresses, tap_points
@@ -275,7 +275,8 @@ class LoadedModel:
         Tensor
             (B, classes or 1, *spatial), in at least single precision; of a network that ends in a
             softmax or sigmoid what enters it. The model is evaluated and left as found, and the
-            images are not changed.
+            images are not changed. A network that takes one number of images alone is given so
+            many, the last one repeated.
 
         Raises
         ------
@@ -283,16 +284,31 @@ class LoadedModel:
             For images that the model can't be given.
         """
         self.look(images)
+        count = self.batch_size
+        if isinstance(images, Tensor) and count is not None and len(images) != count:
+            return torch.cat([self.logits(part) for part in self.batches(images)])[: len(images)]
         image = plain_images(image_of(images)).clone()
         run, pick = self.forward_of(images)
         with preserved(self.module), torch.no_grad():
             try:
                 returned = run(image)
-            except torch.OutOfMemoryError:
+            except (UnetcamError, torch.OutOfMemoryError):
                 raise
-            except Exception as error:
+            except Exception as error:  # the network's own code, whatever it raises
                 raise failure(self.module, images, error) from error
             return at_least_single(pick(returned, image))
+
+    def batches(self, images: Tensor) -> list[Tensor]:
+        """Images (B, C, *spatial) as a network takes them that insists on some number at once.
+
+        The last one is repeated until the last batch is full; of any other network one batch.
+        """
+        count = self.batch_size
+        if count is None or len(images) == count:
+            return [images]
+        lacking = -len(images) % count
+        last = images[-1:].expand(lacking, *images.shape[1:])
+        return list(torch.split(torch.cat([images, last]), count))
 
     def forward_of(self, inputs: Inputs) -> tuple[nn.Module, Callable[[Any, Tensor], Tensor]]:
         """What maps images alone to what the network returns, and what picks the logits from it.

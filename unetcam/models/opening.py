@@ -31,6 +31,7 @@ def load(
     channels: int | None = None,
     size: Sequence[int] | None = None,
     seed: int = 0,
+    batch_size: int | None = None,
     must_be_trained: bool = True,
 ) -> LoadedModel:
     """A network with its weights on its device, looked at once.
@@ -60,6 +61,8 @@ def load(
         default.
     seed : int
         For a network whose construction draws.
+    batch_size : int, optional
+        How many images a network takes that takes one number of them alone.
     must_be_trained : bool
         Whether a network that is known to hold random weights is refused.
 
@@ -112,7 +115,8 @@ def load(
         module.to(chosen)
     loaded = LoadedModel.of(module)
     loaded.remarks = remarks
-    loaded.look(blank_images(loaded, channels=channels, size=size))
+    count = batch_size or 1
+    loaded.look(blank_images(loaded, channels=channels, size=size, count=count))
     return loaded
 
 
@@ -153,9 +157,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def blank_images(
-    model: LoadedModel, *, channels: int | None = None, size: Sequence[int] | None = None
+    model: LoadedModel,
+    *,
+    channels: int | None = None,
+    size: Sequence[int] | None = None,
+    count: int = 1,
 ) -> Tensor:
-    """An empty image (1, C, *spatial) of the type and the channels that a network takes.
+    """Empty images (count, C, *spatial) of the type and the channels that a network takes.
 
     Raises
     ------
@@ -169,7 +177,7 @@ def blank_images(
             f"{_by(size)} was given: use {dims} numbers, as in {_by((96,) * dims)}.",
             option="size",
         )
-    shape = (1, channels or input_channels(model.module), *(size or EXAMPLE_SIZES[dims]))
+    shape = (count, channels or input_channels(model.module), *(size or EXAMPLE_SIZES[dims]))
     return torch.zeros(shape, device=model.device, dtype=model.dtype)
 
 

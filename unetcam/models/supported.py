@@ -11,6 +11,11 @@ from unetcam.models.io import Inputs, image_of
 
 def check_supported(model: nn.Module) -> None:
     """Raise :class:`~unetcam.errors.ModelError` for a model that gives no gradients to hooks."""
+    if _is_exported(model):
+        raise ModelError(
+            "The model can't be explained because it is a program that torch.export made, whose "
+            "layers are no modules: load the original PyTorch module with the same weights."
+        )
     if not isinstance(model, nn.Module):
         raise ModelError(
             f"A model must be a torch.nn.Module, and this is a {type(model).__name__}: pass the "
@@ -75,9 +80,15 @@ def failure(module: nn.Module, inputs: Inputs, error: Exception) -> ModelError:
         )
     return ModelError(
         f"The model's forward fails on images of shape {shape} ({reason(error)}): give what "
-        "it takes, with channels= and size= where the model is loaded.",
-        option=("channels", "size"),
+        "it takes, with channels= and size= where the model is loaded, and batch_size= where it "
+        "takes one number of images alone.",
+        option=("channels", "size", "batch_size"),
     )
+
+
+def _is_exported(model: object) -> bool:
+    """Whether it is a program that torch.export made, or a module made of one."""
+    return any(base.__module__.startswith("torch.export") for base in type(model).__mro__)
 
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)

@@ -15,8 +15,8 @@ _WRAPPERS: Final = frozenset(
 )
 """Parts of a name that DataParallel, torch.compile, FSDP and checkpointing put in anywhere."""
 
-COUNTERS: Final = ("total_ops", "total_params", "num_batches_tracked")
-"""Last parts of names under which thop and batch normalisation count: no weights."""
+COUNTERS: Final = ("total_ops", "total_params", "num_batches_tracked", "n_averaged")
+"""Last parts of names under which thop, batch normalisation and averages count: no weights."""
 
 _MOST_PREFIXES: Final = 16
 

@@ -157,6 +157,7 @@ class Explainer:
         self.layers, self.strides = spec.layers or (), spec.strides or ()
         model = LoadedModel.of(model)
         self.device, self._dtype = model.device, model.dtype
+        self._insisted = model.batch_size if model.is_traced else None
         self._cam = UNetCAM(
             model,
             layers=list(self.layers),
@@ -189,11 +190,13 @@ class Explainer:
         UnetcamError
             For an input or a network that can't be explained.
         """
-        images = torch.stack([item.prepared.image for item in items]).to(self.device, self._dtype)
+        filled = self._filled(items)
+        images = torch.stack([item.prepared.image for item in filled])
+        images = images.to(self.device, self._dtype)
         size = tuple(images.shape[2:])
         with torch.autocast(self.device.type, enabled=self.spec.amp):
             kind, classes = self.spec.target, len(self.spec.class_names)
-            wanted = targets_for(kind, classes, items, self.device)
+            wanted = targets_for(kind, classes, filled, self.device)
             result = self._maps_of(images, wanted)
         logits = interpolated(result.logits.float(), size)
         names = self.spec.class_names
@@ -207,6 +210,10 @@ class Explainer:
             )
             images_here = tuple(items[i] for i in positions)
             yield ExplainedBatch(images_here, prediction, names, result, at, frame, size)
+
+    def _filled(self, items: Sequence[Item]) -> list[Item]:
+        """Images with the last one repeated, as many as a network that insists on some takes."""
+        return [*items, *[items[-1]] * ((self._insisted or 0) - len(items))]
 
     def _maps_of(self, images: Tensor, targets: Sequence[Target]) -> CAMResult:
         if self.spec.tiles is None:
@@ -228,7 +235,8 @@ class Explainer:
     def _random(self, items: Sequence[Item]) -> RandomMaps | None:
         if not items or self.spec.tiles is not None:  # such maps are of a whole image's forward
             return None
-        images = torch.stack([item.prepared.image for item in items]).to(self.device, self._dtype)
+        images = torch.stack([item.prepared.image for item in self._filled(items)])
+        images = images.to(self.device, self._dtype)
         with torch.autocast(self.device.type, enabled=self.spec.amp):
             result = self._null_cam(images, ClassScore(0))
         return RandomMaps(tuple(items), result, tuple(images.shape[2:]))

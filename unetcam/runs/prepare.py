@@ -113,6 +113,7 @@ def open_network(
             channels=spec.channels,
             size=spec.size,
             seed=spec.seed,
+            batch_size=spec.batch_size,
             must_be_trained=must_be_trained,
         )
     loaded = LoadedModel.of(model)
@@ -120,7 +121,7 @@ def open_network(
     channels = spec.channels or input_channels(loaded.module)
     size = spec.size or _size_in(source, channels, spatial_dims(loaded.module))
     with evaluated(loaded.module):
-        loaded.look(blank_images(loaded, channels=channels, size=size))
+        loaded.look(blank_images(loaded, channels=channels, size=size, count=spec.batch_size or 1))
     return loaded
 
 
@@ -192,7 +193,8 @@ def _measured_strides(network: LoadedModel, layers: Sequence[str]) -> dict[str, 
     if not layers:
         return {}
     size = EXAMPLE_SIZES[network.dims]
-    example = blank_images(network, channels=network.channels, size=size)
+    count = network.batch_size or 1
+    example = blank_images(network, channels=network.channels, size=size, count=count)
     maps = UNetCAM(network, list(layers))(example, [ClassScore(0)]).maps
     return {name: max(1, round(size[-2] / m.shape[-2])) for name, m in maps.items()}
 
@@ -358,6 +360,13 @@ def _batch_size(given: int | None, network: LoadedModel, tile: tuple[int, ...] |
             "batch_size= or tile=.",
             option=("batch_size", "tile"),
         )
-    if given is not None:
-        return given
+    insisted = network.batch_size
+    if insisted is not None and (tile is not None or given not in (None, insisted)):
+        raise RunError(
+            f"The network takes {insisted} images at once and no other number: give batch_size="
+            f"{insisted}, and no tile=.",
+            option=("batch_size", "tile"),
+        )
+    if insisted is not None or given is not None:
+        return insisted or given or 1
     return 4 if network.dims == 2 and tile is None else 1

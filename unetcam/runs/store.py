@@ -280,7 +280,7 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
         known = (
             version == SCHEMA_VERSION
             and isinstance(meta["fingerprint"], str)
-            and isinstance(meta.get("status", ""), str)
+            and isinstance(meta["status"], str)
             and isinstance(meta.get("spec", {}), dict)
             and isinstance(meta.get("resumed", 0), int)
             and isinstance(meta.get("counts", {}), dict)

@@ -64,6 +64,10 @@ def _checked(plan: Plan) -> Checked:
         return Checked(None, f"Maps of the target '{spec.target}' can't be checked.")
     if spec.tiles is not None:
         return Checked(None, "Maps that are put together of tiles can't be checked.")
+    if plan.network.batch_size not in (None, 1):
+        return Checked(
+            None, "Maps of a network that takes one number of images alone can't be checked."
+        )
     if method.family not in CHEAP or isinstance(method, Wrapper):
         return Checked(
             None,

@@ -16,6 +16,10 @@ from unetcam.runs.findings import UNFINISHED, Examined, read_examined, write_exa
 from unetcam.tasks.sampling import sample
 
 TOO_FEW = "Nothing was tested: that takes two images with masks of one size at least."
+INSISTING = (
+    "Nothing was tested: the network takes several images at once and no other number, and a test "
+    "predicts any number of changed images."
+)
 SWITCHED_OFF = "Nothing was tested, as that was switched off."
 
 
@@ -45,6 +49,8 @@ def examine(
     Examined
     """
     progress = progress or Silent()
+    if plan.network.batch_size not in (None, 1):
+        return Examined(None, INSISTING)
     progress.step("choosing images to test on")
     sampled = sample(plan, usable)
     if sampled is None:

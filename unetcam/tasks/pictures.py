@@ -126,10 +126,11 @@ class Contrasts:
         origins : dict of int to Origin
         reasons : dict of Pair to list of Origin
             Maps of (H, W) or (D, H, W) in the image's own frame, scaled to [0, 1]. Both are empty
-            for a network whose layers have no map for this method.
+            for a network whose layers have no map for this method, and one that takes several
+            images alone.
         """
         first = self._first
-        if first is None:
+        if first is None or self._network.batch_size not in (None, 1):
             return {}, {}
         images = item.prepared.image[None].to(self._network.device, self._network.dtype)
         targets = [*(self._of_class(item, c) for c in classes),
