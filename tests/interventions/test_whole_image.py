@@ -16,7 +16,7 @@ from unetcam.interventions.appearance import (
     fitting,
     usual_amounts,
 )
-from unetcam.interventions.position import Shift, shift_effects, shifts
+from unetcam.interventions.position import Shift, quarter_shifts, shift_effects
 
 
 def coloured(count: int = 3) -> Tensor:
@@ -135,7 +135,7 @@ def test_a_network_that_knows_where_things_stand_is_found_out() -> None:
 
 def test_shifts_are_whole_strides_and_leave_half_the_image_in_view() -> None:
     for size, stride in (((64, 48), 16), ((10, 200), 8), ((7, 7), 1), ((16, 40, 40), 4)):
-        for shift in shifts(size, stride):
+        for shift in quarter_shifts(size, stride):
             assert shift.pixels % stride == 0
             assert abs(shift.pixels) <= size[shift.axis] // 2
-    assert shifts((8, 8), stride=16) == ()
+    assert quarter_shifts((8, 8), stride=16) == ()

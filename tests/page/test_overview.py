@@ -107,3 +107,17 @@ def test_a_line_counts_the_images_that_hold_the_class(run: Run) -> None:
     for line in lines:
         assert line.present == sum(bool((truth == line.index).any()) for truth in truths)
         assert line.images == len(truths)
+
+
+def test_a_class_of_which_no_pixel_is_right_gets_no_green_mark(run: Run) -> None:
+    """Nothing was found about it, as nothing of it could flip: that is no clean bill."""
+    wrong = changed(run, lambda truth, _: np.where(truth == 1, 0, truth))
+    errors = Errors(wrong)
+    assert errors.classes[1].common == 0
+    clean = replace(wrong.diagnosis(), findings=())
+    lines = class_lines(
+        wrong, MeasureTables(wrong, prepared(wrong.rows)).stats, prepared(wrong.rows), errors, clean
+    )
+    verdicts = {line.index: (line.status, line.verdict) for line in lines}
+    assert verdicts[1] == ("unknown", "Not judged: no pixel is right")
+    assert ("ok", "Nothing found") in verdicts.values()

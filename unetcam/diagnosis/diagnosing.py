@@ -108,7 +108,7 @@ def diagnose(
     [('never-predicted', 'cell')]
     """
     start = time.perf_counter()
-    asked = _kinds(kinds)
+    chosen = _kinds(kinds)
     if isinstance(model, nn.Module):
         model = LoadedModel.of(model)
     predictor = predictor_of(model, head=head, memory_budget=memory_budget)
@@ -148,7 +148,7 @@ def diagnose(
         fills=tuple(fills),
         seed=seed,
     )
-    order = {kind.name: number for number, kind in enumerate(asked)}
+    order = {kind.name: number for number, kind in enumerate(chosen)}
 
     def so_far(findings: Sequence[Finding], tests: Sequence[TestRecord]) -> Diagnosis:
         graded = sorted(
@@ -165,7 +165,7 @@ def diagnose(
     try:
         findings, tests = examined(
             exam,
-            asked,
+            chosen,
             findings=before[0],
             tests=before[1],
             keep=None if keep is None else lambda *made: keep(so_far(*made)),

@@ -179,8 +179,8 @@ class Examination:
 
     def _covering(self, each: int, chosen: Sequence[int]) -> list[int]:
         """Images with right pixels of every class, `each` times where there are as many."""
-        asked = [index for index in self.present if index not in self.surrounding] or self.present
-        fitting = (self.right_pixels[:, list(asked)] >= LEAST_PIXELS).numpy()
+        objects = [index for index in self.present if index not in self.surrounding] or self.present
+        fitting = (self.right_pixels[:, list(objects)] >= LEAST_PIXELS).numpy()
         order = np.random.default_rng(self.seed).permutation(len(fitting))
         covering = list(chosen)
         wanted = np.minimum(fitting.sum(axis=0), each) - fitting[covering].sum(axis=0)
@@ -193,8 +193,8 @@ class Examination:
 
     def spread_sample(self, most: int) -> list[int]:
         """Images drawn among all that hold more than what surrounds, in order."""
-        asked = [index for index in self.present if index not in self.surrounding] or self.present
-        fitting = (self.truth_pixels[:, list(asked)] > 0).any(1).nonzero()[:, 0].numpy()
+        objects = [index for index in self.present if index not in self.surrounding] or self.present
+        fitting = (self.truth_pixels[:, list(objects)] > 0).any(1).nonzero()[:, 0].numpy()
         if len(fitting) > most:
             generator = np.random.default_rng(self.seed)
             fitting = np.sort(generator.choice(fitting, most, replace=False))
@@ -264,14 +264,14 @@ class Examination:
         Only classes of which that can be asked. Where the first images show that too little flips
         for a finding, the others of the sample are left out.
         """
-        found = {}
+        by_class = {}
         for index in self.present:
             if self.unaskable(index, surroundings=True) is None:
                 images = self.sample(index)
-                found[index] = self._around(index, images[:FIRST])
-                if len(images) > FIRST and not found[index].surely_little:
-                    found[index] = found[index].joined(self._around(index, images[FIRST:]))
-        return found
+                by_class[index] = self._around(index, images[:FIRST])
+                if len(images) > FIRST and not by_class[index].surely_little:
+                    by_class[index] = by_class[index].joined(self._around(index, images[FIRST:]))
+        return by_class
 
     def _around(self, index: int, images: list[int]) -> Around:
         regions = self.regions(index, images)

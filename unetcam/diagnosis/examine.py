@@ -58,7 +58,7 @@ def examined(
             records.append(_unasked(kind, "There are no masks that it could be tested against."))
         else:
             for screened in kind.screen(exam):
-                record, finding = _answered(exam, kind, screened)
+                record, finding = _judged(exam, kind, screened)
                 records.append(record)
                 made += [finding] if finding is not None else []
         if keep is not None:
@@ -90,9 +90,7 @@ def _unasked(kind: Kind, reason: str) -> TestRecord:
     return TestRecord(kind.name, None, "", 0, False, math.nan, math.nan, math.nan, reason)
 
 
-def _answered(
-    exam: Examination, kind: Kind, screened: Screened
-) -> tuple[TestRecord, Finding | None]:
+def _judged(exam: Examination, kind: Kind, screened: Screened) -> tuple[TestRecord, Finding | None]:
     index = screened.class_index
     name = "" if index is None else exam.classes[index]
     if not screened.suspicious:

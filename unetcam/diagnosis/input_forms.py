@@ -111,7 +111,7 @@ def forms(images: Tensor) -> list[Form]:
     >>> [form.description for form in forms(torch.linspace(0, 255, 64).view(1, 1, 8, 8))][:2]
     ['in 0 to 1 and not in 0 to 255', 'in -1 to 1 and not in 0 to 255']
     """
-    found: list[Form] = []
+    others: list[Form] = []
     for now, read in _read_as(images):
         for wanted, write in _written_as():
             if now in wanted or (now.startswith("ImageNet's normal") and "ImageNet" in wanted):
@@ -119,13 +119,13 @@ def forms(images: Tensor) -> list[Form]:
                     text = (
                         "normalised by ImageNet's statistics as 0 to 1 and not after another 1/255"
                     )
-                    found.append(Form(text, lambda x, r=read, w=write: w(r(x))))  # type: ignore[misc]
+                    others.append(Form(text, lambda x, r=read, w=write: w(r(x))))  # type: ignore[misc]
                 continue
             text = f"{wanted} and not in {now}"
-            found.append(Form(text, lambda x, r=read, w=write: w(r(x))))  # type: ignore[misc]
-    found.append(Form("with each image's own mean and standard deviation", _each_standardised))
-    found.append(Form("with each image stretched to 0 to 1", _each_stretched))
-    return found + arrangements(images)
+            others.append(Form(text, lambda x, r=read, w=write: w(r(x))))  # type: ignore[misc]
+    others.append(Form("with each image's own mean and standard deviation", _each_standardised))
+    others.append(Form("with each image stretched to 0 to 1", _each_stretched))
+    return others + arrangements(images)
 
 
 def arrangements(images: Tensor) -> list[Form]:
@@ -134,13 +134,13 @@ def arrangements(images: Tensor) -> list[Form]:
     Each orientation twice: the network may have been trained on images of that orientation, and
     the images may lie otherwise than their masks.
     """
-    found = [Form("with bright and dark exchanged", _inverted)]
+    others = [Form("with bright and dark exchanged", _inverted)]
     if images.shape[1] == 3:
-        found.append(Form("with red and blue exchanged (BGR)", lambda x: x.flip(1)))
+        others.append(Form("with red and blue exchanged (BGR)", lambda x: x.flip(1)))
     for text, turn, back in _orientations(images):
-        found.append(Form(f"{text}, masks and all", turn, back))
-        found.append(Form(f"{text}, with the masks as they are", turn))
-    return found
+        others.append(Form(f"{text}, masks and all", turn, back))
+        others.append(Form(f"{text}, with the masks as they are", turn))
+    return others
 
 
 _Turn = Callable[[Tensor], Tensor]

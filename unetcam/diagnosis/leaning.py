@@ -167,14 +167,14 @@ class LeansOnSurroundings(Kind):
         controls: Tensor,
         everything: Tensor,
     ) -> Tested:
-        found = [
+        flipping = [
             (window, share)
             for window, share in zip(strongest, flips.tolist(), strict=True)
             if window is not None and share > 0
         ]
-        sides = [window.stop[-1] - window.start[-1] for window, _ in found]
+        sides = [window.stop[-1] - window.start[-1] for window, _ in flipping]
         side = sorted(sides)[len(sides) // 2]
-        location = _location([window for window, _ in found], exam.size)
+        location = _location([window for window, _ in flipping], exam.size)
         distance = _distance(regions, masks)
         details: dict[str, float | str] = {
             "window_side": float(side),

@@ -130,12 +130,12 @@ class SmallObjectsMissed(Kind):
     @staticmethod
     def _objects(exam: Examination, index: int) -> _Objects:
         labels = label_components(exam.baseline.truth[:, index]).flatten(1).cpu()
-        found = exam.baseline.predicted[:, index].flatten(1).cpu()
+        predicted = exam.baseline.predicted[:, index].flatten(1).cpu()
         most = int(labels.max())
         rows = torch.arange(len(labels)).view(-1, 1)
         slot = (rows * (most + 1) + labels).flatten()
         area = torch.bincount(slot, minlength=len(labels) * (most + 1))
-        hits = torch.bincount(slot, weights=found.flatten().double(), minlength=len(area))
+        hits = torch.bincount(slot, weights=predicted.flatten().double(), minlength=len(area))
         number = torch.arange(len(area))
         real = (number % (most + 1) > 0) & (area >= _LEAST_AREA)
         return _Objects((number // (most + 1))[real], area[real], hits[real] / area[real].double())

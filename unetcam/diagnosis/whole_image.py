@@ -12,7 +12,7 @@ from unetcam.diagnosis.phrases import percent, pixels, towards
 from unetcam.diagnosis.pictures import evidence_of
 from unetcam.diagnosis.registry import Kind, Screened, Tested, Turn, register
 from unetcam.interventions import appearance
-from unetcam.interventions.position import Shift, shift_flips, shifts
+from unetcam.interventions.position import Shift, quarter_shifts, shift_flips
 from unetcam.interventions.regions import LEAST_PIXELS
 
 #: Changes that no image of the same kind shows; a network may well tell classes by their colour.
@@ -36,10 +36,10 @@ class LeansOnPosition(Kind):
     limit = 0.25
 
     def expected_forwards(self, exam: Examination) -> int:
-        return len(shifts(exam.size, exam.stride)) * len(exam.mixed_sample)
+        return len(quarter_shifts(exam.size, exam.stride)) * len(exam.mixed_sample)
 
     def screen(self, exam: Examination) -> Sequence[Screened]:
-        moves = shifts(exam.size, exam.stride)
+        moves = quarter_shifts(exam.size, exam.stride)
         if not moves:
             reason = (
                 f"The images are too small to be moved by the network's stride of {exam.stride} "
@@ -71,7 +71,7 @@ class LeansOnPosition(Kind):
         """(shifts, images, classes) flips; the same on every call."""
         kept = exam.remembered(self.name)
         if kept is None:
-            moves = shifts(exam.size, exam.stride)
+            moves = quarter_shifts(exam.size, exam.stride)
             images = exam.mixed_sample
             rows = [self._flips(exam, images, move, moving=True) for move in moves]
             kept = exam.remember(self.name, torch.stack(rows))
@@ -95,7 +95,7 @@ class LeansOnPosition(Kind):
         screened = self._effects(exam)[..., index]
         worst = _worst(screened)
         images = exam.mixed_sample_extended
-        move = shifts(exam.size, exam.stride)[worst]
+        move = quarter_shifts(exam.size, exam.stride)[worst]
         direction = towards(move.axis, move.pixels, len(exam.size))
 
         def claim(effect: float, control: float) -> str:

@@ -82,7 +82,7 @@ class Shift:
         return tuple(kept)
 
 
-def shifts(size: Sequence[int], stride: int = 1) -> tuple[Shift, ...]:
+def quarter_shifts(size: Sequence[int], stride: int = 1) -> tuple[Shift, ...]:
     """A quarter of the side back and forth along each axis, in whole strides.
 
     A network that samples its maps down may treat a move by less than its stride otherwise, which
@@ -90,7 +90,7 @@ def shifts(size: Sequence[int], stride: int = 1) -> tuple[Shift, ...]:
 
     Examples
     --------
-    >>> [(shift.axis, shift.pixels) for shift in shifts((64, 24), stride=8)]
+    >>> [(shift.axis, shift.pixels) for shift in quarter_shifts((64, 24), stride=8)]
     [(0, 16), (0, -16), (1, 8), (1, -8)]
     """
     moves = [(axis, round(side * SHARE / stride) * stride) for axis, side in enumerate(size)]

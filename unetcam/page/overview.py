@@ -67,7 +67,7 @@ def class_lines(
     for index, name in explained(run):
         own = finest[finest["class_index"] == index]
         here = own[own["truth_pixels"] > 0]
-        verdict, status = _verdict(index, diagnosis)
+        verdict, status = _verdict(index, diagnosis, errors.classes[index])
         lines.append(
             ClassLine(
                 index=index,
@@ -193,13 +193,15 @@ def _taken_for(run: Run, errors: Errors, index: int) -> str:
     return f"{run.classes.names[most]} ({percent(float(counts[most] / missed))})"
 
 
-def _verdict(index: int, diagnosis: Diagnosis | None) -> tuple[str, str]:
+def _verdict(index: int, diagnosis: Diagnosis | None, errors: ClassErrors) -> tuple[str, str]:
     if diagnosis is None:
         return "Not tested", "unknown"
     own = [one.severity for one in diagnosis.findings if one.class_index == index]
     for severity, words in SEVERITY_WORDS.items():
         if severity in own:
             return words, severity
+    if errors.truth_pixels and not errors.common:
+        return "Not judged: no pixel is right", "unknown"
     if any(test.class_index == index and test.tested for test in diagnosis.tests):
         return "Nothing found", "ok"
     return "Not tested", "unknown"

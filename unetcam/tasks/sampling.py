@@ -146,5 +146,5 @@ def _fullest(truth: Tensor, size: Sequence[int]) -> list[int]:
         low = torch.tensor(at)
         counts = sums.index_select(axis, low + side) - sums.index_select(axis, low)
     best = int(counts.flatten().argmax())
-    found = torch.unravel_index(torch.tensor(best), counts.shape)
-    return [at[int(number)] for at, number in zip(starts, found, strict=True)]
+    corner = torch.unravel_index(torch.tensor(best), counts.shape)
+    return [at[int(number)] for at, number in zip(starts, corner, strict=True)]
