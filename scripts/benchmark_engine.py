@@ -25,17 +25,17 @@ from unetcam.targets import ClassScore, Region
 class Taken(frozenset[Shortcut]):
     """Shortcuts that the engine takes, and the names that it looked for."""
 
-    asked: set[object]
+    queried: set[object]
 
     def __new__(cls, taken: Iterable[Shortcut]) -> Taken:
         """Of the names of the shortcuts that are taken."""
         made = super().__new__(cls, taken)
-        made.asked = set()
+        made.queried = set()
         return made
 
     def __contains__(self, name: object) -> bool:
         """Whether it is taken."""
-        self.asked.add(name)
+        self.queried.add(name)
         return super().__contains__(name)
 
 
@@ -48,7 +48,7 @@ def without(shortcut: Shortcut, work: Work, classes: Sequence[int]) -> Any:
     cam = UNetCAM(work.model, list(work.layers))
     cam._tapped.shortcuts = taken = Taken(SHORTCUTS - {shortcut})
     maps = dict(cam(work.images, [ClassScore(c) for c in classes]).maps)
-    if shortcut not in taken.asked:
+    if shortcut not in taken.queried:
         raise NothingToSwitchOffError(f"Nothing was switched off with '{shortcut}'.")
     return maps
 

@@ -130,6 +130,30 @@ class ViewKept(Net):
         return y, self.a.flat.view(y.shape)
 
 
+class TurnedByAProperty(Net):
+    """A module keeps the transpose of its own output, which a property gives and no function."""
+
+    class Turning(nn.Module):
+        turned: Tensor
+
+        def __init__(self, body: nn.Module) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.body(x)
+            self.turned = y.mT
+            return y
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a: nn.Module = TurnedByAProperty.Turning(self.a)
+
+    def first(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.a(x)
+        return y, self.a.turned.mT
+
+
 class OutputIsAView(Net):
     """The output is a slice of a larger tensor, which is used as well."""
 
@@ -218,6 +242,7 @@ NETWORKS = [
     OfAnObject,
     UsedInside,
     ViewKept,
+    TurnedByAProperty,
     OutputIsAView,
     HandsOn,
     ByAnInnerHook,

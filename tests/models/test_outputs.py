@@ -196,3 +196,24 @@ def test_a_probability_target_means_the_same_with_and_without_the_softmax() -> N
     score = [targets.ClassScore(1, on="probability")]
     model = Ends(lambda n, o, x: o.softmax(1))
     same(UNetCAM(model, ["net.up4"])(IMAGES, score), UNetCAM(model.net, ["up4"])(IMAGES, score))
+
+
+class Fickle(nn.Module):
+    """Ends in sigmoids, and returns something else from its second run on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.runs = nn.Conv2d(1, 3, 1), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        channels = 3 if self.runs < 2 else 2
+        return self.conv(x).sigmoid()[:, :channels]
+
+
+def test_what_is_wrong_with_an_output_is_not_said_to_be_the_forwards_fault() -> None:
+    images = torch.rand(1, 1, 8, 8)
+    with pytest.warns(UserWarning, match="ends in a sigmoid"):
+        loaded = LoadedModel.of(Fickle(), images)
+    with pytest.raises(ModelError, match="is not what it returned before"):
+        loaded.logits(images)

@@ -139,9 +139,8 @@ def statistics_by_backwards(
                     batched: tuple[Tensor, ...] = torch.func.vmap(back, dims)(*begin[:2])
             except (torch.OutOfMemoryError, UnetcamError):
                 raise
-            except Exception:
-                # An operation of the network's own that can't be batched; if something else is
-                # wrong, the single backwards will say it.
+            except Exception:  # whatever an operation of the network's own raises in a batch
+                # If it is not the batching that is wrong, the single backwards will raise it.
                 together = False
             else:
                 return tuple(one.transpose(0, 1) for one in batched)

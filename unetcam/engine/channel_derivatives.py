@@ -14,7 +14,7 @@ from unetcam.engine.memory import chunked
 from unetcam.engine.perturb import Recording
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import at_least_single, copied, plain_images
-from unetcam.errors import LayerError, NumericalError
+from unetcam.errors import LayerError, NumericalError, UnetcamError, reason
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,12 @@ def channel_derivatives(
         each = 4 * width * logits[:, 0].numel() * logits.element_size()
         try:
             parts = chunked(vmap(push), tangents, each, memory)
-        except torch.OutOfMemoryError:
+        except (UnetcamError, torch.OutOfMemoryError):
             raise
-        except Exception as error:
-            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        except Exception as error:  # the network's own code in a mode that it may not be made for
             raise LayerError(
                 f"The part behind the layer '{name}' can't be run again on its own, or has no "
-                f"forward-mode derivative ({reason}): use cam(...), which goes backward."
+                f"forward-mode derivative ({reason(error)}): use cam(...), which goes backward."
             ) from error
         derivative = torch.cat(parts).movedim(0, 1)
         finite = torch.stack([torch.isfinite(x).all() for x in (activation, logits, derivative)])

@@ -99,7 +99,8 @@ class TensorUses(FunctionMode):
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Every operation of a forward comes through here, and so it is short."""
-        if type(function) is MethodWrapperType:  # a property, as a tensor's shape
+        # A property, as a tensor's shape; its transpose is a view, which follows it.
+        if type(function) is MethodWrapperType:
             return function(*args, **kwargs)
         first: Any = args[0] if args else None
         version = version_of(first) if isinstance(first, Tensor) else None

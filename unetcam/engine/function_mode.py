@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -52,6 +53,10 @@ def function_name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", str(function))
 
 
+#: What the functions of a forward are mostly given beside tensors, and holds none.
+_PLAIN = frozenset({type(None), bool, int, float, str, slice, torch.dtype, torch.device})
+
+
 def tensors_in(values: Any) -> Iterator[Tensor]:
     """The tensors in nested tuples, lists and dicts, in their order.
 
@@ -59,4 +64,14 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
     >>> [tensor.shape for tensor in tensors_in({"x": (torch.zeros(2), 3), "y": torch.zeros(1)})]
     [torch.Size([2]), torch.Size([1])]
     """
-    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    kind = type(values)
+    if isinstance(values, Tensor):
+        yield values
+    elif kind is tuple or kind is list:
+        for value in values:
+            yield from tensors_in(value)
+    elif kind is dict:
+        for value in values.values():
+            yield from tensors_in(value)
+    elif kind not in _PLAIN:  # named tuples, and what libraries have registered
+        yield from (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))

@@ -24,7 +24,7 @@ from unetcam.engine.tensors import (
     require_finite,
     undefined_to_nan,
 )
-from unetcam.errors import LayerError, NumericalError
+from unetcam.errors import LayerError, NumericalError, reason
 
 #: Channels that a forward is taken to hold at full size, for the size of a chunk.
 _TYPICAL_WIDTH = 64
@@ -169,10 +169,9 @@ class Observation:
                 except torch.OutOfMemoryError:
                     raise
                 except RuntimeError as error:
-                    reason = (str(error).splitlines() or [""])[0]
                     raise LayerError(
                         f"The part behind the layer '{name}' can't be run again on its own "
-                        f"({reason}): use a method that runs the whole network (gradcam)."
+                        f"({reason(error)}): use a method that runs the whole network (gradcam)."
                     ) from error
 
         return self._in_chunks(scores_of, indices)

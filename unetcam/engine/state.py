@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from threading import Lock, RLock
 from typing import Any
@@ -75,13 +75,14 @@ def preserved(model: nn.Module, *, frozen: bool = True) -> Iterator[None]:
 
 def _require_initialised(modules: Iterable[nn.Module]) -> None:
     for module in modules:
-        for name, value in (*module._parameters.items(), *module._buffers.items()):
-            if value is not None and is_lazy(value):
-                raise ModelError(
-                    f"The model has lazy modules, and '{name}' of a {type(module).__name__} is "
-                    "not initialised yet: run the model once, or load its weights, before it is "
-                    "explained."
-                )
+        for held in (module._parameters, module._buffers):
+            for name, value in held.items():
+                if value is not None and is_lazy(value):
+                    raise ModelError(
+                        f"The model has lazy modules, and '{name}' of a {type(module).__name__} "
+                        "is not initialised yet: run the model once, or load its weights, before "
+                        "it is explained."
+                    )
 
 
 def _undo_all(undos: Iterable[Undo]) -> None:
@@ -90,7 +91,7 @@ def _undo_all(undos: Iterable[Undo]) -> None:
     for undo in undos:
         try:
             undo()
-        except Exception as error:  # noqa: PERF203
+        except BaseException as error:  # noqa: PERF203 -- an interrupt, too, waits for the rest
             first = first or error
     if first is not None:
         raise first
@@ -106,7 +107,10 @@ def _locks_of(modules: Iterable[nn.Module]) -> list[Any]:
     """A lock for every module that holds a state, always in the same order."""
     holding = [module for module in modules if module._parameters or module._buffers]
     with _ADDING_LOCKS:
-        return [_LOCKS.setdefault(module, RLock()) for module in sorted(holding, key=id)]
+        for module in holding:
+            if module not in _LOCKS:
+                _LOCKS[module] = RLock()
+        return [_LOCKS[module] for module in sorted(holding, key=id)]
 
 
 # -- the model -------------------------------------------------------------------------------
@@ -147,7 +151,8 @@ def _save_parameters(modules: Sequence[nn.Module], stack: ExitStack, *, frozen: 
 
 def _put_gradient_back(parameter: Tensor, required: bool, grad: Tensor | None) -> None:
     if parameter.requires_grad != required:
-        with torch.inference_mode(parameter.is_inference()):
+        inside = torch.inference_mode() if parameter.is_inference() else nullcontext()
+        with inside:
             parameter.requires_grad_(required)
     if parameter.grad is not grad:
         parameter.grad = grad

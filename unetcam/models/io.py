@@ -141,6 +141,8 @@ def check_images(model: nn.Module, images: Tensor) -> None:
             "Images must be of shape (B, C, H, W) or (B, C, D, H, W), and these are of shape "
             f"{tuple(images.shape)}: {remedy}."
         )
+    if _suits(model, images):
+        return
     # One odd parameter (a complex filter, a counter, a temperature) tells nothing of the rest; a
     # placeholder on the meta device is brought to another when it is needed.
     weights = [
@@ -165,6 +167,12 @@ def check_images(model: nn.Module, images: Tensor) -> None:
             f"The images are {images.dtype}, but the model is {dtype}: convert them "
             f"with images.to({dtype})."
         )
+
+
+def _suits(model: nn.Module, images: Tensor) -> bool:
+    """Whether some parameter is of the images' type and device; mostly the first one is."""
+    device, dtype = images.device, images.dtype
+    return any(p.device == device and p.dtype == dtype for p in model.parameters())
 
 
 def _tensors(inputs: Any) -> list[Tensor]:

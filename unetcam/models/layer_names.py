@@ -118,13 +118,10 @@ def tap_points(model: nn.Module, wanted: Sequence[Address], look: Look) -> dict[
     LayerError
         For a run or a part that a layer doesn't have, and for tokens whose pixels can't be told.
     """
-    runs: dict[str, list[Call]] = {}
-    for call in sorted(look.run.calls, key=lambda call: call.start):
-        runs.setdefault(call.name, []).append(call)
     return {
         address.name: _entering(model, address, look.table)
         if address.part
-        else _given(model, address, runs.get(address.module, []), look.run)
+        else _given(model, address, look.calls.get(address.module, []), look.run)
         for address in wanted
     }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unetcam.engine.request import TapPoint
 from unetcam.engine.state import preserved
 from unetcam.engine.tensors import at_least_single, plain_images
-from unetcam.errors import LayerError, ModelError, reason
+from unetcam.errors import LayerError, ModelError, UnetcamError, reason
 from unetcam.models.activations import OutputKind, WithoutActivation
 from unetcam.models.io import Inputs, bound, check_images, detached, image_of
 from unetcam.models.layer_names import Address, addresses, tap_points
@@ -292,9 +292,9 @@ class LoadedModel:
         with preserved(self.module), torch.no_grad():
             try:
                 returned = run(image)
-            except torch.OutOfMemoryError:
+            except (UnetcamError, torch.OutOfMemoryError):
                 raise
-            except Exception as error:
+            except Exception as error:  # the network's own code, whatever it raises
                 raise failure(self.module, images, error) from error
             return at_least_single(pick(returned, image))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from unetcam.errors import ModelError
 from unetcam.models.activations import OutputKind, kind_of, sentence_of
 from unetcam.models.decoder_path import is_learned
@@ -9,7 +11,7 @@ from unetcam.models.io import Inputs, image_of
 from unetcam.models.layers import LayerTable
 from unetcam.models.outputs import OutputMap
 from unetcam.models.topology import table_of
-from unetcam.models.tracing import Trace
+from unetcam.models.tracing import Call, Trace
 
 
 class Look:
@@ -62,6 +64,14 @@ class Look:
         if isinstance(self._table, ModelError):
             raise self._table
         return self._table
+
+    @cached_property
+    def calls(self) -> dict[str, list[Call]]:
+        """The runs of each module by its name, in the order in which they began."""
+        calls: dict[str, list[Call]] = {}
+        for call in sorted(self.run.calls, key=lambda call: call.start):
+            calls.setdefault(call.name, []).append(call)
+        return calls
 
     @property
     def kind_sentence(self) -> str | None:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from unetcam.engine.function_mode import tensors_in
 from unetcam.engine.layout import Layout
 
 _RESAMPLED = ("conv", "pool", "interpolate", "upsample", "pixel_")
@@ -102,7 +103,7 @@ def follow(
     batch : int
         How many images are in the run.
     """
-    sources = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    sources = list(tensors_in((args, kwargs)))
     tracked = [(tensor, at) for tensor in sources if (at := known(tensor)) is not None]
 
     def could_be_map(result: Tensor) -> bool:
@@ -216,7 +217,7 @@ def _rearranged(
         moved = func(*tree_map(indices, args), **tree_map(indices, kwargs))
     except (RuntimeError, TypeError, IndexError):
         return [None for _ in results]
-    leaves = [leaf for leaf in tree_leaves(moved) if isinstance(leaf, Tensor)]
+    leaves = list(tensors_in(moved))
     origin = tracked[0][1]
     return [
         _settled(origin, leaf, result.shape) if leaf.shape == result.shape else None

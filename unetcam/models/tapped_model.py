@@ -21,6 +21,9 @@ from unetcam.models.loaded_model import LoadedModel
 #: Which of the decoder's layers, deepest first, are explained if none is named.
 Choose = Callable[[tuple[str, ...]], tuple[str, ...]]
 
+#: Pixels of an image from which on channels last in memory saves more than it costs; measured.
+_ENOUGH_FOR_CHANNELS_LAST = 160 * 160
+
 #: What torch says when a model calls ``view`` on a map whose channels are last in memory.
 _VIEW_REFUSED = "view size is not compatible"
 
@@ -115,7 +118,10 @@ class TappedModel:
             )
 
         channels_last = (
-            self._takes_channels_last and not images.is_cuda and "channels last" in self.shortcuts
+            self._takes_channels_last
+            and not images.is_cuda
+            and images[0, 0].numel() >= _ENOUGH_FOR_CHANNELS_LAST
+            and "channels last" in self.shortcuts
         )
         try:
             return explained(channels_last=channels_last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -189,10 +189,11 @@ class _Recorder(FunctionMode):
     def call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        inputs = self.known((args, kwargs))
-        versions = {id(tensor): version_of(tensor) for tensor in tensors_in((args, kwargs))}
+        given = list(tensors_in((args, kwargs)))
+        inputs = self.known(given)
+        versions = {id(tensor): version_of(tensor) for tensor in given}
         name = function_name(function)
-        site = self._site(name, args, kwargs)
+        site = self._site(name, given)
         self._counts[name] += 1
         result = function(*args, **kwargs)
         if inputs:
@@ -207,12 +208,11 @@ class _Recorder(FunctionMode):
                     self.record(tensor, name, inputs, at, site)
         return result
 
-    def _site(self, name: str, args: Any, kwargs: Any) -> Site | None:
+    def _site(self, name: str, given: Sequence[Tensor]) -> Site | None:
         if not self._open:
             return None
         inside = self._open[-1]
-        given = enumerate(tensors_in((args, kwargs)))
-        positions = tuple(position for position, tensor in given if tensor in self._of)
+        positions = tuple(i for i, tensor in enumerate(given) if tensor in self._of)
         return Site(inside.name, inside.run, self._counts[name] - inside.counts[name], positions)
 
     def record(
@@ -322,7 +322,7 @@ def _recorded(
             returned = pick(run(image))
         except (ModelError, torch.OutOfMemoryError):
             raise
-        except Exception as error:
+        except Exception as error:  # the network's own code, whatever it raises
             raise ForwardError from error
         tensors = list(returned_tensors(returned))
         known = [recorder.known(tensor) for tensor in tensors]
