@@ -177,12 +177,12 @@ def test_neither_the_order_of_the_voxels_nor_the_kind_of_file_matters(work: Path
 def test_a_stopped_run_goes_on_and_ends_with_the_same_rows(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from unetcam.runs.explain import Explainer
+    from unetcam.runs.explain import Explained, Explainer
 
     plain = rows(work, "--tile", "8x8x12", "--overlap", "4")
-    whole, count = Explainer.rows, 0
+    whole, count = Explainer.explain, 0
 
-    def stopped(self: Explainer, items: Any) -> pd.DataFrame:
+    def stopped(self: Explainer, items: Any) -> Explained:
         nonlocal count
         count += 1
         if count == 3:
@@ -191,7 +191,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_rows(
 
     more = ["--tile", "8x8x12", "--overlap", "4"]
     with monkeypatch.context() as patched:
-        patched.setattr(Explainer, "rows", stopped)
+        patched.setattr(Explainer, "explain", stopped)
         assert main(command(work, *more, out="again")) == 130
     assert len(list((work / "again" / "parts").iterdir())) == 2  # each volume once it is done
     capsys.readouterr()

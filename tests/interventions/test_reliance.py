@@ -199,3 +199,24 @@ def test_what_cannot_be_done_is_refused_in_one_sentence(
     with pytest.raises(error, match=message) as raised:
         reliance(by_corner, **{"images": images, "truth": truth, **change})
     assert str(raised.value).endswith((".", "?"))
+
+
+def test_a_cue_as_large_as_a_coarse_window_is_in_the_map_though_its_parts_flip_nothing() -> None:
+    images, truth = scenes(2)
+    images, truth = images[1:], truth[1:]
+    images[:, 1] = 0.0
+    images[:, 1, :12, :12] = 1.0
+
+    def network(given: Tensor) -> Tensor:
+        inside = given[:, 0] - 0.5
+        # A quarter of it hidden leaves .75, and all of it nothing.
+        cue = given[:, 1, :12, :12].mean(dim=(1, 2)).view(-1, 1, 1) - 0.4
+        return torch.stack((-inside, inside - cue, inside + cue), dim=1)
+
+    found = reliance(network, images, truth, classes=[2])
+    assert found.windows[0] is not None
+    assert (found.windows[0].start, found.windows[0].stop) == ((0, 0), (12, 12))
+    assert found.flips.tolist() == [1.0]
+    inside, outside = found.maps[0, :12, :12], found.maps[0, 24:, :24]
+    assert inside.mean() >= 0.5
+    assert torch.nan_to_num(outside).max() == 0.0

@@ -110,7 +110,10 @@ class StageUnused(Kind):
         names = listed([f"'{name}'" for name in unused])
         count = min(_AVERAGED, len(exam.mixed_sample_extended))
 
-        each, at_least = (", one at a time,", "at least ") if len(unused) > 1 else ("", "")
+        several = len(unused) > 1
+        # Taken out together they were not tried.
+        use = "can be done without, one at a time" if several else "is not used"
+        at_least = "at least " if several else ""
 
         def claim(effect: float, control: float) -> str:
             others = (
@@ -119,8 +122,8 @@ class StageUnused(Kind):
                 else ""
             )
             return (
-                f"What enters the decoder by {names} is not used: replacing it by its mean over "
-                f"{on_images(count)}{each} leaves {at_least}{100 * effect:.1f} % of the right "
+                f"What enters the decoder by {names} {use}: replacing it by its mean over "
+                f"{on_images(count)} leaves {at_least}{100 * effect:.1f} % of the right "
                 f"pixels of the class that loses most as they were{others}."
             )
 

@@ -34,7 +34,8 @@ class Reliance:
         (N, *spatial) bool, where the class is and is predicted: what may flip.
     maps : Tensor
         (N, *spatial) float32, the reliance maps: the share of the region that flips when a window
-        around a pixel is hidden, averaged over the smallest such windows. NaN where a pixel was
+        around a pixel is hidden, averaged over the smallest such windows that keep most of the
+        effect. NaN where a pixel was
         spared, so in the class's own region and the band around it.
     windows : tuple of Window or None
         By region the smallest window that keeps most of the strongest one's effect.

@@ -65,8 +65,9 @@ class Search:
     Attributes
     ----------
     maps : Tensor
-        (N, *spatial) float32: the mean, over the smallest windows that hid a pixel, of the share of
-        the region that flipped; NaN where a pixel was spared or in no window.
+        (N, *spatial) float32: the mean, over the smallest windows that hid a pixel and among which
+        one keeps most of the region's effect, of the share of the region that flipped; NaN where a
+        pixel was spared or in no window.
     strongest : tuple of Window or None
         By region the window that is named: the one of most effect, or the smallest inside it that
         keeps most of it; None where nothing could be hidden.
@@ -289,6 +290,7 @@ def _tried(
 
 def _summed_up(levels: list[tuple[_Boxes, Effects]], allowed: Tensor, count: int) -> Search:
     maps = torch.full(allowed.shape, torch.nan, dtype=torch.float32, device=allowed.device)
+    best = torch.zeros(count, dtype=torch.float64, device=allowed.device)
     tried: list[list[Window]] = [[] for _ in range(count)]
     level_of: list[list[int]] = [[] for _ in range(count)]
     for level, (boxes, effects) in enumerate(levels):
@@ -298,7 +300,15 @@ def _summed_up(levels: list[tuple[_Boxes, Effects]], allowed: Tensor, count: int
             flips = effects.flips[numbers].float().view(-1, *[1] * (maps.ndim - 1))
             total.index_add_(0, boxes.region[numbers], masks * torch.nan_to_num(flips))
             times.index_add_(0, boxes.region[numbers], masks)
-        maps = torch.where(times > 0, total / times, maps)
+        most = torch.zeros_like(best).scatter_reduce(
+            0, boxes.region, torch.nan_to_num(effects.flips), "amax"
+        )
+        # Smaller windows that lose most of the effect say less of where it is than larger ones.
+        finer = most >= _KEPT * best
+        best = torch.where(finer, most, best)
+        maps = torch.where(
+            (times > 0) & finer.view(-1, *[1] * (maps.ndim - 1)), total / times, maps
+        )
         measured = torch.stack((effects.flips, effects.dice, effects.margin), dim=1).tolist()
         rows = zip(
             boxes.region.tolist(), boxes.start.tolist(), boxes.stop.tolist(), measured, strict=True

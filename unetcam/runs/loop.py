@@ -18,7 +18,8 @@ from unetcam.runs.run import Run
 from unetcam.runs.store import RunStore
 
 SMALLEST_CHUNK = 16
-BATCHES_IN_A_CHUNK = 4
+BATCHES_IN_A_CHUNK = 8
+"""The last batch of a chunk is measured while the network waits: so there are several."""
 
 #: What a person is told where something of a run's folder was damaged.
 MULTI_LABEL = (
@@ -118,8 +119,8 @@ def chunks(count: int, batch_size: int, *, volumes: bool = False) -> list[range]
     They depend on the whole list only, never on what was done before: a run that goes on forms
     the same batches as one that was never stopped.
 
-    >>> chunks(20, 4)
-    [range(0, 16), range(16, 20)]
+    >>> chunks(40, 4)
+    [range(0, 32), range(32, 40)]
     """
     size = batch_size if volumes else max(SMALLEST_CHUNK, BATCHES_IN_A_CHUNK * batch_size)
     size -= size % batch_size
