@@ -338,13 +338,13 @@ def test_a_report_and_maps_of_every_method(
 def test_ctrl_c_exits_with_130_and_says_how_to_go_on(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import unetcam.runs.explain
+    import unetcam.runs.rows
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(unetcam.runs.explain, "measure", interrupt)
+        patch.setattr(unetcam.runs.rows, "measure", interrupt)
         assert main(report(work)) == 130
     out, err = capsys.readouterr()
     assert out == ""

@@ -34,7 +34,7 @@ from unetcam.models.opening import (
     spatial_dims,
 )
 from unetcam.runs.digests import data_digest, model_digest
-from unetcam.runs.model_inputs import tiles_of
+from unetcam.runs.option_values import tiles_of
 from unetcam.runs.spec import Spec
 from unetcam.targets import ClassScore
 

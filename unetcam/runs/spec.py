@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from unetcam.data import ClassTable, Preprocessing, parse_classes
+from unetcam.data import ClassTable, Preprocessing
 from unetcam.errors import RunError, suggestion
 from unetcam.models import parse_model_args
 from unetcam.runs.digests import digest_of
+from unetcam.runs.option_values import class_table_of, plain_value
 
 SCHEMA_VERSION = 2
 
@@ -227,19 +228,15 @@ class Spec:
             raise RunError(
                 f"Seed {self.seed} is out of range: use 0 to {2**32 - 1}.", option="seed"
             )
-        if self.batch_size is not None and self.batch_size < 1:
-            raise RunError(
-                f"A batch size of {self.batch_size} holds no image: use 1 or more.",
-                option="batch_size",
-            )
-        if self.limit is not None and self.limit < 1:
-            raise RunError(
-                f"A limit of {self.limit} leaves no image: use 1 or more.", option="limit"
-            )
-        if self.channels is not None and self.channels < 1:
-            raise RunError(
-                f"{self.channels} channels hold no image: use 1 or more.", option="channels"
-            )
+        counts = {
+            "batch_size": "A batch size of {} holds no image",
+            "limit": "A limit of {} leaves no image",
+            "channels": "{} channels hold no image",
+        }
+        for name, mistake in counts.items():
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RunError(f"{mistake.format(value)}: use 1 or more.", option=name)
 
     @classmethod
     def of(
@@ -270,10 +267,10 @@ class Spec:
         for name in options:
             if name not in known:
                 raise RunError(f"There is no option '{name}': {suggestion(name, known)}")
-        given = {name: _plain(value) for name, value in options.items() if value is not None}
+        given = {name: plain_value(value) for name, value in options.items() if value is not None}
         if isinstance(given.get("model_args"), tuple):
             given["model_args"] = parse_model_args(given["model_args"])
-        return cls(classes=_class_table(classes, ignore_index), **given)
+        return cls(classes=class_table_of(classes, ignore_index), **given)
 
     def settled(self, **chosen: Any) -> Spec:
         """The spec with what was chosen for it."""
@@ -304,17 +301,8 @@ class Spec:
     @property
     def data_options(self) -> dict[str, Any]:
         """What :func:`unetcam.data.open_source` is told, beside the data and the classes."""
-        options = {
-            "mask_suffix": self.mask_suffix,
-            "pair": self.pair,
-            "max_pixels": self.max_pixels,
-            "exif": self.exif,
-            "instances": self.instances,
-            "bands": self.bands,
-            "stretch": self.stretch,
-            "axes": self.axes,
-            "tiled": self.tile is not None,
-        }
+        options = {name: getattr(self, name) for name in _SOURCE}
+        options["tiled"] = self.tile is not None
         return {name: value for name, value in options.items() if value is not None}
 
     def prepared_by(self, preprocessing: Preprocessing) -> Spec:
@@ -348,7 +336,7 @@ class Spec:
     def from_dict(cls, values: Mapping[str, Any]) -> Spec:
         """Build a spec from :meth:`to_dict`'s values; unknown ones are left out."""
         known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
-        arguments = {name: _plain(value) for name, value in known.items()}
+        arguments = {name: plain_value(value) for name, value in known.items()}
         if isinstance(arguments.get("classes"), Mapping):
             arguments["classes"] = ClassTable.from_dict(arguments["classes"])
         arguments["model_args"] = dict(values.get("model_args") or {})
@@ -387,6 +375,7 @@ class Spec:
         return differing
 
 
+_SOURCE = ("mask_suffix", "pair", "max_pixels", "exif", "instances", "bands", "stretch", "axes")
 _DIGESTS = {
     "model_digest": "the network's weights or code",
     "data_digest": "the images or masks",
@@ -396,22 +385,3 @@ _DIGESTS = {
 def _short(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _plain(value: Any) -> Any:
-    """Lists as tuples, all the way down, and paths as text."""
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(one) for one in value)
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _class_table(
-    classes: ClassTable | str | os.PathLike[str] | Sequence[str] | None, ignore_index: int | None
-) -> ClassTable | None:
-    if classes is None or isinstance(classes, ClassTable):
-        if ignore_index is None or classes is None:
-            return classes
-        return replace(classes, ignore_index=ignore_index)
-    if isinstance(classes, (str, os.PathLike)):
-        return parse_classes(os.fspath(classes), ignore_index=ignore_index)
-    return ClassTable(tuple(classes), ignore_index=ignore_index)

@@ -1,9 +1,13 @@
-"""How large tiles are, by what a person gave and what the network needs."""
+"""Options as people write them, turned into the values that a spec holds."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+from unetcam.data import ClassTable, parse_classes
 from unetcam.errors import RunError
 
 
@@ -34,3 +38,23 @@ def tiles_of(
         )
     sides = tuple(tile) * dims if len(tile) == 1 else tuple(tile)
     return sides, min(sides) // 4 // stride * stride if overlap is None else overlap
+
+
+def plain_value(value: Any) -> Any:
+    """Lists as tuples, all the way down, and paths as text."""
+    if isinstance(value, (list, tuple)):
+        return tuple(plain_value(one) for one in value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def class_table_of(
+    classes: ClassTable | str | os.PathLike[str] | Sequence[str] | None, ignore_index: int | None
+) -> ClassTable | None:
+    """A class table from names, a file, or what either is called on the command line."""
+    if classes is None or isinstance(classes, ClassTable):
+        if ignore_index is None or classes is None:
+            return classes
+        return replace(classes, ignore_index=ignore_index)
+    if isinstance(classes, (str, os.PathLike)):
+        return parse_classes(os.fspath(classes), ignore_index=ignore_index)
+    return ClassTable(tuple(classes), ignore_index=ignore_index)
