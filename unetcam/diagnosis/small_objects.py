@@ -84,7 +84,7 @@ class SmallObjectsMissed(Kind):
 
     name = "small-objects-missed"
     title = "Small objects of a class are missed"
-    unit = "share of the smallest third of objects that are missed"
+    unit = "share of an image's small objects that are missed, averaged over images"
     remedy = (
         "Train with a loss that weighs objects alike (by component, or focal), and with more crops "
         "around small ones."
