@@ -112,7 +112,8 @@ LEFT_OUT = (
 
 def measure_shortcuts(setting: Setting) -> dict[str, Any]:
     """Time the main work with each step switched off alone, with all, and with none."""
-    task = Task.tiny() if setting.quick else Task()
+    # Smaller images are not brought into the channels-last format.
+    task = replace(Task.tiny(), side=160) if setting.quick else Task()
     work = Work.make(replace(task, device=setting.device))
     everything = range(task.classes)
     expected = unetcam(work, everything)
@@ -168,10 +169,10 @@ def _measure_elsewhere(setting: Setting, step: Step) -> dict[str, Any]:
 
 
 def check_same(expected: Any, found: Any, name: str) -> None:
-    """Raise for maps that differ by more than rounding."""
+    """Raise for maps that differ by more than single precision; the tests ask it of double."""
     for layer, maps in expected.items():
         error = ((found[layer] - maps).abs().max() / maps.abs().max()).item()
-        if not error < 1e-4:
+        if not error < 1e-3:
             raise RuntimeError(f"Without '{name}' the maps of '{layer}' differ by {error:.1e}.")
 
 

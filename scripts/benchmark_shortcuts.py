@@ -75,7 +75,7 @@ def _work(model: nn.Module, task: Task, channels: int) -> Work:
 def _works(*, quick: bool) -> dict[str, Work]:
     """The networks, each with images, every decoder layer and some classes."""
     torch.manual_seed(0)
-    flat, deep = (64, 16) if quick else (256, 48)
+    flat, deep = (160, 16) if quick else (256, 48)
     encoder = "resnet18" if quick else "resnet34"
     smp = Work.make(Task(classes=4, batch=2, side=flat, encoder=encoder))
     transposed = _work(TransposedUNet(4), Task(classes=4, batch=2, side=flat), 3)

@@ -202,7 +202,7 @@ def test_leaves_the_model_as_found_also_when_an_exception_flies() -> None:
     before = state_of(model)
     attributes = [dict.fromkeys(vars(module)) for module in model.modules()]
     UNetCAM(model, ["up2"]).field(IMAGE)
-    with pytest.raises(LayerError, match="can't be run again on its own"):
+    with pytest.raises(ModelError, match="can't pick the logits"):
         UNetCAM(model, ["up2"], output=_explode()).field(IMAGE)
     assert_same(before, state_of(model))
     assert attributes == [dict.fromkeys(vars(module)) for module in model.modules()]

@@ -59,7 +59,7 @@ def test_a_report_is_made_of_a_network_and_two_folders(
     assert str(run / "report.html") in out
     assert {path.name for path in run.iterdir()} == {
         "run.json", "preprocessing.yaml", "rows.parquet", "rows.csv", "summary.csv",
-        "skipped.csv", "figures", "report.html", "findings.json", "findings.npz",
+        "skipped.csv", "figures", "report.html", "findings.json", "findings.npz", "check.json",
     }  # fmt: skip
     meta = json.loads((run / "run.json").read_text())
     assert meta["status"] == "finished"

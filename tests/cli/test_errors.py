@@ -78,7 +78,7 @@ def report(work: Path, **change: str | None) -> list[str]:
         ({"layers": "up11"}, "'up1'"),
         ({"layers": "up1,up1"}, "twice"),
         ({"layers": "up1,,up2"}, "between commas"),
-        ({"method": "gradcm"}, "'gradcam'"),
+        ({"method": "gradcm"}, "did you mean gradcam?"),
         ({"target": "everything"}, "everything"),
         ({"size": "256"}, "256x256"),
         ({"size": "0x16"}, "256x256"),

@@ -245,13 +245,13 @@ def test_tiles_give_the_whole_where_the_network_sees_no_further(work: Path, kind
 def test_neither_batches_workers_nor_classes_one_by_one_matter(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unetcam.runs import explain
+    import unetcam.runs.rows
 
     plain = rows(work)
     pd.testing.assert_frame_equal(rows(work, "--workers", "2", out="read"), plain)
     three = rows(work, "--batch-size", "3", out="three")
     pd.testing.assert_frame_equal(three, plain, rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(explain, "MEASURED_AT_ONCE", 2 * int(np.prod(SHAPE)))
+    monkeypatch.setattr(unetcam.runs.rows, "MEASURED_AT_ONCE", 2 * int(np.prod(SHAPE)))
     pd.testing.assert_frame_equal(rows(work, out="two"), plain)
 
 

@@ -74,7 +74,7 @@ DAMAGES: tuple[Damage, ...] = (cut, flip, fill, empty, other_json)
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """A plan, a finished run of it, one stopped half-way, and the rows of the finished one."""
     folder = tmp_path_factory.mktemp("damaged")
-    ready = plan(folder, 20, batch_size=4)
+    ready = plan(folder, 20, batch_size=2)
     run(ready, folder / "finished")
     with pytest.raises(KeyboardInterrupt):
         run(ready, folder / "stopped", progress=StopAfter(18))

@@ -94,6 +94,7 @@ class Frame:
 
         Examples
         --------
+        >>> import torch
         >>> frame = Frame(original=(2, 3), resized=(2, 3), offset=(1, 0), padded=(4, 4))
         >>> frame.restore(torch.arange(16.0).reshape(4, 4))
         tensor([[ 4.,  5.,  6.],
