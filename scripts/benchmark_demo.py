@@ -139,7 +139,7 @@ def run_timed(out: Path, device: str, quick: bool) -> dict[str, Any]:
         from unetcam.cam import UNetCAM
         from unetcam.cli.values import choose_workers
         from unetcam.page import html
-        from unetcam.runs import explain, loop, run, store
+        from unetcam.runs import chunk, loop, run, store
         from unetcam.tasks import demo, report
     imported = time.perf_counter()
     calls: list[Callable[[], Any]] = []
@@ -158,13 +158,14 @@ def run_timed(out: Path, device: str, quick: bool) -> dict[str, Any]:
 
     places = (
         (report, "prepare", "finding data, loading and tracing the network"),
-        (explain, "measure", "measures"),
-        (explain, "Geometry", "measures: distances and bands"),
-        (explain.Explainer, "rows", "maps to the images' frame, rows"),
+        # A thread of its own measures a batch while the next one is explained.
+        (chunk.Chunk, "_finish", "waiting for the measures"),
         (store.RunStore, "append", "writing rows"),
         (store.RunStore, "finish", "writing rows"),
         (store.RunStore, "write_summary", "writing rows"),
         (run, "summarise", "summary with its intervals"),
+        (report, "examine_run", "diagnosis"),
+        (report, "check_run", "check of the maps"),
         (report, "explain_pictures", "pictures"),
         (html, "write_figures", "figures"),
         (report, "write_report", "page"),
