@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import truth_page as page
 import truth_planted
+from truth_effects import CUE_OF
 from truth_networks import FAULTS, training_seconds
 from truth_tables import (
     STRONG,
@@ -42,23 +43,29 @@ Measured before this benchmark, on 88 other networks with planted faults:
 So a map shows, and an intervention decides."""
 
 
+def _partial(networks: Sequence[Judged]) -> str:
+    """What is still missing of a whole run, said; nothing where nothing is."""
+    whole = len(FAULTS) * WHOLE_RUN
+    diagnosed = sum("diagnosis" in one.answers for one in networks)
+    by_maps = sum("maps" in one.answers for one in networks)
+    slowly = sum("grid saliency" in one.answers for one in networks)
+    asked = sum(one.truth.fault in CUE_OF or "healthy" in one.truth.fault for one in networks)
+    if diagnosed == whole and by_maps == whole and slowly == asked:
+        return ""
+    return f"""
+**A part of a run**: of the {whole} networks of {WHOLE_RUN} seeds {len(networks)} are made and
+{diagnosed} diagnosed; {by_maps} are judged by the rules on maps, and of the {asked} of which one
+can ask about surroundings {slowly} by the slow rules beside. Where a rate stands on few networks
+its interval says so, and "-" is a question that was not asked yet; the same command goes on."""
+
+
 def write(networks: Sequence[Judged], cache: Path) -> str:
     """The whole page, from the judgements."""
     made, limits = page.columns(networks)
     judging = sum(sum(one.seconds.values()) for one in networks)
     minutes = (judging + training_seconds(cache)) / 60
     weight, all_untrue, findings = page.per_healthy(networks, even=False)
-    told = sum("diagnosis" in one.answers for one in networks)
-    compared = sum("grid saliency" in one.answers for one in networks)
-    whole = len(FAULTS) * WHOLE_RUN
-    partial = (
-        f"""
-**A part of a run**: of the {whole} networks of {WHOLE_RUN} seeds {len(networks)} are made,
-{told} diagnosed and {compared} also judged by the slow rules. Where a rate stands on few networks
-its interval says so, and "-" is a question that was not asked yet; the same command goes on."""
-        if told < whole
-        else ""
-    )
+    partial = _partial(networks)
     parts = [
         f"""\
 # What is found, and what is not
